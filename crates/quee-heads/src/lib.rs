@@ -1,0 +1,1 @@
+//! Gate features, cells, error predictors: inference, calibration and their quality.

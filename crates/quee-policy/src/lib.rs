@@ -1,0 +1,1 @@
+//! Path space, path table, policies, baselines, curves and statistics.

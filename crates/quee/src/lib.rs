@@ -1,0 +1,1 @@
+//! The quee program: recipes, stages, results and reports.

@@ -1,0 +1,2 @@
+//! The `quee` program.
+fn main() {}
