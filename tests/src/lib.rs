@@ -1,1 +1,93 @@
 //! Helpers shared by the workspace tests.
+
+pub mod counting;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The workspace folder.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie inside the workspace").to_path_buf()
+}
+
+/// The `quee` program, built with the same profile as the tests.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // target/release/deps/<test> → target/release
+        let test = std::env::current_exe().expect("a running test has a path");
+        let profile = test.ancestors().nth(2).expect("tests lie in target/<profile>/deps").to_path_buf();
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.current_dir(workspace()).args(["build", "--quiet", "-p", "quee", "--bin", "quee"]);
+        build.arg("--target-dir").arg(profile.parent().expect("the profile lies in the target folder"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the program builds");
+        profile.join(format!("quee{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+/// Runs the program in the workspace folder.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn quee<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
+    let mut command = Command::new(program());
+    command.current_dir(workspace()).env_remove("QUEE_DATA").args(args);
+    command.output().expect("the program starts")
+}
+
+/// What a command wrote on its error stream.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Settings that make a run of the digits recipe small enough for a test: 14 paths, one seed, few passes.
+pub const QUICK: &[&str] = &[
+    "--seed",
+    "0",
+    "--set",
+    "quant.widths=[\"w3a3\",\"w8a8\"]",
+    "--set",
+    "paths.segments=[2,2,2]",
+    "--set",
+    "exits.epochs=4",
+    "--set",
+    "exits.path_draws=2",
+    "--set",
+    "predictor.epochs=4",
+    "--set",
+    "predictor.members=1",
+    "--set",
+    "cells.count=16",
+    "--set",
+    "statistics.resamples=100",
+    "--set",
+    "policy.max_settings=70",
+];
+
+/// The digits recipe.
+pub const DIGITS: &str = "experiments/digits/recipe.toml";
+
+/// Files and folders below `folder`, hidden ones included.
+pub fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

@@ -10,6 +10,7 @@
 //! - [`vit`]: the vision transformer (arXiv 2010.11929)
 //! - [`presets`]: architectures by their timm-style name
 //! - [`checkpoint`]: named tensors from safetensors files
+//! - [`tensor_file`]: writing safetensors files
 //! - [`cost`]: an executor whose tensors are shapes; counts multiply-accumulates and bit operations
 //! - [`calibrate`]: an executor that watches what enters each quantized operation
 //! - [`quant_plan`]: which quantizer runs where
@@ -22,6 +23,7 @@ pub mod executor;
 pub mod params;
 pub mod presets;
 pub mod quant_plan;
+pub mod tensor_file;
 pub mod vit;
 
 pub use backbone::Backbone;

@@ -1,1 +1,30 @@
 //! CPU executor: integer kernels for AVX-512 VNNI, AVX2 and any other processor.
+//!
+//! - [`CpuExecutor`]: runs a backbone's program; [`CpuEngine`]: packed weights that several executors share
+//! - [`Isa`]: instruction sets, detected at run time
+//! - [`gemm`]: the integer matrix product on its own
+//!
+//! At integer widths the result is the same, bit for bit, on every instruction set, in every batch, and through fused or
+//! separate operations. Floating-point steps (normalisation, softmax, GELU, scales) are plain Rust without fused
+//! multiply-add, compiled once per instruction set. In float width the matrix product uses fused multiply-add where there is one,
+//! so instruction sets differ in the last bits there; batches and fusion still do not.
+
+mod attention;
+mod checks;
+mod engine;
+mod executor;
+mod gelu;
+pub mod gemm;
+mod isa;
+mod lanes;
+mod linear;
+mod math;
+mod norm;
+mod patches;
+mod quantize;
+mod softmax;
+mod tensor;
+
+pub use engine::CpuEngine;
+pub use executor::CpuExecutor;
+pub use isa::Isa;

@@ -1,1 +1,32 @@
-//! Path space, path table, policies, baselines, curves and statistics.
+//! Path space, path table, policies, baselines, curves and statistics of QuEE (arXiv 2406.14404).
+//!
+//! Plain numbers in, plain numbers out: nothing here knows a tensor, a device or a backbone. A bit-width is an index
+//! `0..B` in ascending order; a *path* of length `s` runs segments `1..=s` and answers at exit `s`.
+//!
+//! The way through the crate:
+//!
+//! 1. [`tree::PathTree`] numbers all paths; [`cost::Ledger`] prices them.
+//! 2. [`table::Outcomes`] holds what every path answers for every sample of a split.
+//! 3. A policy ([`open_loop`], [`dynamic`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …) into one
+//!    path per sample, stored as [`outcome::Choices`].
+//! 4. [`lambda`] lays out the settings, [`curve`] picks the front on *cal-a* and measures areas, [`risk`] certifies a
+//!    setting on *cal-b*.
+//! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
+//!    intervals.
+
+pub mod baselines;
+pub mod bootstrap;
+pub mod cost;
+pub mod curve;
+pub mod dynamic;
+pub mod lambda;
+pub mod open_loop;
+pub mod oracle;
+pub mod outcome;
+pub mod risk;
+pub mod study;
+#[cfg(test)]
+mod study_tests;
+pub mod summary;
+pub mod table;
+pub mod tree;

@@ -1,1 +1,34 @@
 //! burn executor (float, autodiff, simulated quantization) and training of backbones, exits and error-prediction heads.
+//!
+//! - [`BurnExecutor`]: runs a backbone's program on burn tensors; [`ParamStore`]: its parameters as trainable tensors
+//! - [`fake_quant`]: quantization simulated in floats
+//! - [`pretrain`](mod@pretrain): a backbone from random weights; [`init`]: those weights; [`save`]: checkpoint files
+//! - [`exits`]: the linear classifiers of early exits
+//! - [`gates`]: the networks that predict probabilities of error
+//!
+//! # Determinism
+//! The same seed gives the same bits whatever the number of threads: tensor operations run on one thread each, work is
+//! cut into pieces whose size does not depend on the number of threads, and results are added in the order of the
+//! pieces.
+
+mod data;
+mod error;
+mod executor;
+pub mod exits;
+pub mod fake_quant;
+pub mod gates;
+pub mod init;
+mod optimizer;
+mod params;
+pub mod pretrain;
+pub mod save;
+mod tensor;
+
+pub use error::TrainError;
+pub use executor::{BurnExecutor, flex_device};
+pub use exits::{ExitConfig, ExitHead, train_exit};
+pub use gates::{GateConfig, GateMember, GateRows, train_gate};
+pub use init::init_vit;
+pub use params::ParamStore;
+pub use pretrain::{EpochReport, Pictures, PretrainConfig, pretrain};
+pub use save::save_checkpoint;

@@ -1,1 +1,25 @@
 //! The quee program: recipes, stages, results and reports.
+//!
+//! - [`cli`]: the command line
+//! - [`recipe`]: what defines an experiment
+//! - [`stages`]: what an experiment does, step by step
+//! - [`artefact`]: the policy on disk
+//! - [`predict`]: a stored policy at work on pictures
+//! - [`report`]: the page that a run leaves behind
+//! - [`pretrain`]: training the embedded backbones
+
+pub mod artefact;
+pub mod assets;
+pub mod backend;
+pub mod cancel;
+pub mod cli;
+pub mod environment;
+pub mod output;
+pub mod predict;
+pub mod pretrain;
+pub mod progress;
+pub mod recipe;
+pub mod report;
+pub mod results;
+pub mod run;
+pub mod stages;

@@ -1,2 +1,7 @@
 //! The `quee` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quee::cli::main()
+}

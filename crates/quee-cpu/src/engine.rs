@@ -1,0 +1,146 @@
+//! Weights packed once and shared by the executors of several threads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use quee_backbone::params::AttentionOperand;
+use quee_backbone::{Attention, ExecError, Linear, QuantPlan};
+use quee_quant::{QuantWeight, Width};
+
+use crate::attention::AttentionRules;
+use crate::executor::CpuExecutor;
+use crate::gemm::PackedB;
+use crate::gemm::float::PackedF32;
+use crate::isa::{Cpu, Isa};
+use crate::quantize::RowRule;
+
+/// Quantizers, instruction set and packed weights of one backbone.
+///
+/// Weights are quantized and packed when they are first used at a width, and kept. The key is the parameter's id and
+/// the weight's bits, so one engine serves one backbone: exits with parameters of their own need ids of their own.
+#[derive(Debug)]
+pub struct CpuEngine {
+    plan: Arc<QuantPlan>,
+    cpu: Cpu,
+    cache: RwLock<HashMap<(usize, u8), Arc<Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// What was packed; another parameter under the same id is refused.
+    source: Arc<[f32]>,
+    packed: OnceLock<PackedLinear>,
+}
+
+/// A linear layer's weight, ready for the product.
+#[derive(Debug)]
+pub(crate) enum PackedLinear {
+    Float(PackedF32),
+    Codes(PackedCodes),
+}
+
+/// A quantized weight.
+#[derive(Debug)]
+pub(crate) struct PackedCodes {
+    pub codes: PackedB,
+    /// Scale of each output channel.
+    pub scales: Vec<f32>,
+    /// Sum of each channel's codes.
+    pub sums: Vec<i32>,
+}
+
+impl CpuEngine {
+    /// An engine with no weights packed yet.
+    ///
+    /// # Panics
+    /// When this machine does not have `isa`.
+    pub fn new(plan: Arc<QuantPlan>, isa: Isa) -> Arc<Self> {
+        Arc::new(Self { plan, cpu: Cpu::new(isa), cache: RwLock::default() })
+    }
+
+    /// An executor over these weights. Each thread needs its own.
+    pub fn executor(self: &Arc<Self>) -> CpuExecutor {
+        CpuExecutor::over(Arc::clone(self))
+    }
+
+    /// Which quantizer runs where.
+    pub fn plan(&self) -> &QuantPlan {
+        &self.plan
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.cpu.isa()
+    }
+
+    pub(crate) fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// How rows are quantized at a site.
+    pub(crate) fn rule(&self, site: &str, width: Width) -> Result<RowRule, ExecError> {
+        let bits = width.act_bits();
+        Ok(match self.plan.act(site, bits)? {
+            Some(quant) => RowRule::Static(quant),
+            None => RowRule::Dynamic(bits),
+        })
+    }
+
+    /// How the operands of attention are quantized, or `None` in float.
+    pub(crate) fn attention_rules(
+        &self,
+        attention: &Attention,
+        width: Width,
+    ) -> Result<Option<AttentionRules>, ExecError> {
+        if width.is_float() {
+            return Ok(None);
+        }
+        let rule = |operand| self.rule(&attention.operand_site(operand), width);
+        Ok(Some(AttentionRules {
+            query: rule(AttentionOperand::Query)?,
+            key: rule(AttentionOperand::Key)?,
+            value: rule(AttentionOperand::Value)?,
+            probabilities: rule(AttentionOperand::Probabilities)?,
+        }))
+    }
+
+    /// Runs `f` on the packed weight of `linear` at `width`.
+    pub(crate) fn with_weight<R>(
+        &self,
+        linear: &Linear,
+        width: Width,
+        f: impl FnOnce(&PackedLinear) -> Result<R, ExecError>,
+    ) -> Result<R, ExecError> {
+        let key = (linear.weight.id, width.weight_bits());
+        let found = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let entry = match found {
+            Some(entry) => entry,
+            None => {
+                let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+                let new = || Arc::new(Entry { source: Arc::clone(&linear.weight.data), packed: OnceLock::new() });
+                Arc::clone(cache.entry(key).or_insert_with(new))
+            }
+        };
+        if !Arc::ptr_eq(&entry.source, &linear.weight.data) {
+            return Err(ExecError::Device(format!(
+                "{}: parameter id {} already belongs to another weight of this engine; hint: use one engine per backbone, \
+                 and ids of their own for added layers",
+                linear.site, linear.weight.id
+            )));
+        }
+        f(entry.packed.get_or_init(|| self.pack(linear, width)))
+    }
+
+    fn pack(&self, linear: &Linear, width: Width) -> PackedLinear {
+        let (n, k) = (linear.outputs, linear.inputs);
+        if width.is_float() {
+            let mut packed = PackedF32::on(self.cpu);
+            packed.pack(n, k, &linear.weight.data, k);
+            return PackedLinear::Float(packed);
+        }
+        let weight = QuantWeight::quantize(&linear.weight.data, n, k, width.weight_bits(), self.plan.weights);
+        let mut codes = PackedB::on(self.cpu);
+        codes.pack(n, k, &weight.codes);
+        PackedLinear::Codes(PackedCodes { codes, scales: weight.scales, sums: weight.sums })
+    }
+}

@@ -1,0 +1,393 @@
+//! The executor: shapes, checks, and the kernels in the order that the operations ask for.
+
+use std::sync::Arc;
+
+use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, QuantPlan, Value};
+use quee_quant::Width;
+
+use crate::attention::{HeadScratch, OperandNotFinite, Sample};
+use crate::checks::{attention_shape, check_norm, mismatch, not_finite, three};
+use crate::engine::CpuEngine;
+use crate::gelu::gelu;
+use crate::isa::{Cpu, Isa};
+use crate::linear::{After, BLOCK, LinearCall, LinearScratch, add};
+use crate::norm::layer_norm;
+use crate::patches::cut_patches;
+use crate::quantize::{NotFinite, RowRule};
+use crate::softmax::softmax;
+use crate::tensor::{Pool, Tensor};
+
+/// Runs a backbone's program on one thread: integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
+///
+/// A sample's result does not depend on the samples beside it, bit for bit. To use several threads, give each an
+/// executor of one [`CpuEngine`] and samples of its own.
+pub struct CpuExecutor {
+    engine: Arc<CpuEngine>,
+    width: Width,
+    pool: Arc<Pool>,
+    linear: LinearScratch,
+    head: HeadScratch,
+    scores: Vec<f32>,
+}
+
+impl CpuExecutor {
+    /// An executor with packed weights of its own.
+    ///
+    /// # Panics
+    /// When this machine does not have `isa`.
+    pub fn new(plan: Arc<QuantPlan>, isa: Isa) -> Self {
+        Self::over(CpuEngine::new(plan, isa))
+    }
+
+    pub(crate) fn over(engine: Arc<CpuEngine>) -> Self {
+        Self {
+            width: Width::FLOAT,
+            pool: Arc::default(),
+            linear: LinearScratch::default(),
+            head: HeadScratch::new(engine.cpu()),
+            scores: Vec::new(),
+            engine,
+        }
+    }
+
+    /// The weights that this executor shares.
+    pub fn engine(&self) -> &Arc<CpuEngine> {
+        &self.engine
+    }
+
+    fn cpu(&self) -> Cpu {
+        self.engine.cpu()
+    }
+
+    fn tensor(&self, shape: &[usize]) -> Tensor {
+        Tensor { shape: shape.to_vec(), data: self.pool.take(shape.iter().product()) }
+    }
+
+    /// A new tensor with the content of `x`.
+    fn copy(&self, x: &Tensor) -> Tensor {
+        let mut out = self.tensor(&x.shape);
+        out.data.as_mut().copy_from_slice(&x.data);
+        out
+    }
+
+    /// A linear layer with what stands before and after it.
+    fn run_linear(
+        &mut self,
+        x: &Value,
+        norm: Option<&Norm>,
+        linear: &Linear,
+        after: Afterwards,
+    ) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let (k, n) = (linear.inputs, linear.outputs);
+        let features = *x.shape.last().unwrap_or(&0);
+        if features != k {
+            return Err(mismatch(&linear.site, &format!("[.., {k}]"), &x.shape));
+        }
+        if let Some(norm) = norm {
+            check_norm(x, norm)?;
+        }
+        let mut shape = x.shape.clone();
+        shape.pop();
+        shape.push(n);
+        let mut out = self.tensor(&shape);
+        let after = match after {
+            Afterwards::Nothing => After::Nothing,
+            Afterwards::Gelu => After::Gelu,
+            Afterwards::Add(residual) => {
+                let residual: &Tensor = residual.get()?;
+                if residual.shape != shape {
+                    return Err(mismatch(&linear.site, &format!("a residual of shape {shape:?}"), &residual.shape));
+                }
+                After::Add(&residual.data)
+            }
+        };
+        // Not asked for in float: the plan need not know the site.
+        let rule =
+            if self.width.is_float() { RowRule::Dynamic(8) } else { self.engine.rule(&linear.site, self.width)? };
+        let (cpu, scratch, data) = (self.engine.cpu(), &mut self.linear, out.data.as_mut());
+        self.engine.with_weight(linear, self.width, |weight| {
+            let bias = linear.bias.as_ref().map(|bias| &*bias.data);
+            let call = LinearCall { k, n, weight, bias, norm, after, rule };
+            call.run(cpu, &x.data, data, scratch).map_err(|NotFinite| not_finite(&linear.site))
+        })?;
+        Ok(Value::new(out))
+    }
+
+    /// Every block of query rows of every head: `block(self, sample index, sample, head, first row, rows)`, after `load`.
+    fn each_block(
+        &mut self,
+        qkv: &Tensor,
+        attention: &Attention,
+        load: impl Fn(&mut Self, Sample, usize) -> Result<(), OperandNotFinite>,
+        mut block: impl FnMut(&mut Self, usize, Sample, usize, usize, usize) -> Result<(), OperandNotFinite>,
+    ) -> Result<(), ExecError> {
+        let &[_, t, features] = &*qkv.shape else { unreachable!("checked by attention_shape") };
+        if t * features == 0 {
+            return Ok(());
+        }
+        for (index, qkv) in qkv.data.chunks_exact(t * features).enumerate() {
+            let sample = Sample::new(qkv, t, attention);
+            for head in 0..attention.heads {
+                let mut run = || {
+                    load(self, sample, head)?;
+                    (0..t)
+                        .step_by(BLOCK)
+                        .try_for_each(|first| block(self, index, sample, head, first, BLOCK.min(t - first)))
+                };
+                run().map_err(|OperandNotFinite(operand)| not_finite(&attention.operand_site(operand)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What follows a linear layer.
+enum Afterwards<'a> {
+    Nothing,
+    Gelu,
+    Add(&'a Value),
+}
+
+impl Executor for CpuExecutor {
+    /// `cpu` and the instruction set, e.g. `cpu-avx2`.
+    fn name(&self) -> String {
+        format!("cpu-{}", self.engine.isa())
+    }
+
+    fn set_width(&mut self, width: Width) -> Result<(), ExecError> {
+        self.width = width;
+        Ok(())
+    }
+
+    fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<Value, ExecError> {
+        if shape.iter().product::<usize>() != data.len() {
+            return Err(mismatch("input", &format!("data of shape {shape:?}"), &[data.len()]));
+        }
+        let mut out = self.tensor(shape);
+        out.data.as_mut().copy_from_slice(data);
+        Ok(Value::new(out))
+    }
+
+    fn read(&mut self, x: &Value) -> Result<Vec<f32>, ExecError> {
+        Ok(x.get::<Tensor>()?.data.to_vec())
+    }
+
+    fn shape(&self, x: &Value) -> Result<Vec<usize>, ExecError> {
+        Ok(x.get::<Tensor>()?.shape.clone())
+    }
+
+    fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let samples = *x.shape.first().ok_or_else(|| mismatch("select_samples", "[B, ..]", &x.shape))?;
+        if let Some(index) = indices.iter().find(|&&index| index >= samples) {
+            return Err(mismatch("select_samples", &format!("more than {index} samples"), &x.shape));
+        }
+        let mut shape = x.shape.clone();
+        shape[0] = indices.len();
+        let size: usize = shape[1..].iter().product();
+        let mut out = self.tensor(&shape);
+        for (&index, to) in indices.iter().zip(out.data.as_mut().chunks_exact_mut(size.max(1))) {
+            to.copy_from_slice(&x.data[index * size..(index + 1) * size]);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let expected = format!("[B, C, H, W] with H and W multiples of {patch}");
+        let &[b, c, h, w] = &*x.shape else { return Err(mismatch("patches", &expected, &x.shape)) };
+        if patch == 0 || h % patch != 0 || w % patch != 0 {
+            return Err(mismatch("patches", &expected, &x.shape));
+        }
+        let mut out = self.tensor(&[b, h / patch * (w / patch), c * patch * patch]);
+        cut_patches(&x.data, [b, c, h, w], patch, out.data.as_mut());
+        Ok(Value::new(out))
+    }
+
+    fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
+        self.run_linear(x, None, linear, Afterwards::Nothing)
+    }
+
+    fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        check_norm(x, norm)?;
+        let d = norm.weight.data.len().max(1);
+        let mut out = self.tensor(&x.shape);
+        for (row, out) in x.data.chunks_exact(d).zip(out.data.as_mut().chunks_exact_mut(d)) {
+            layer_norm(self.cpu(), row, &norm.weight.data, &norm.bias.data, norm.eps, out);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let mut out = self.copy(x.get()?);
+        gelu(self.cpu(), out.data.as_mut());
+        Ok(Value::new(out))
+    }
+
+    fn add(&mut self, a: &Value, b: &Value) -> Result<Value, ExecError> {
+        let (a, b): (&Tensor, &Tensor) = (a.get()?, b.get()?);
+        if a.shape != b.shape {
+            return Err(mismatch("add", &format!("{:?}", a.shape), &b.shape));
+        }
+        let mut out = self.copy(b);
+        add(self.cpu(), &a.data, out.data.as_mut());
+        Ok(Value::new(out))
+    }
+
+    fn prepend(&mut self, x: &Value, tokens: &Param) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [b, t, d] = three("prepend", x)?;
+        let &[1, p, features] = &*tokens.shape else { return Err(mismatch(&tokens.name, "[1, P, D]", &tokens.shape)) };
+        if features != d {
+            return Err(mismatch("prepend", &format!("[B, T, {features}]"), &x.shape));
+        }
+        let mut out = self.tensor(&[b, p + t, d]);
+        let samples = out.data.as_mut().chunks_exact_mut(((p + t) * d).max(1));
+        for (i, to) in samples.enumerate() {
+            to[..p * d].copy_from_slice(&tokens.data);
+            to[p * d..].copy_from_slice(&x.data[i * t * d..(i + 1) * t * d]);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn add_position(&mut self, x: &Value, position: &Param) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [_, t, d] = three("add_position", x)?;
+        if position.shape != [1, t, d] {
+            return Err(mismatch(&position.name, &format!("[1, {t}, {d}]"), &position.shape));
+        }
+        let mut out = self.copy(x);
+        for sample in out.data.as_mut().chunks_exact_mut((t * d).max(1)) {
+            add(self.cpu(), &position.data, sample);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
+        let qkv: &Tensor = qkv.get()?;
+        let [b, t] = attention_shape(qkv, attention)?;
+        let rules = self.engine.attention_rules(attention, self.width)?;
+        let (cpu, rules) = (self.cpu(), rules.as_ref());
+        let mut out = self.tensor(&[b, attention.heads, t, t]);
+        let scores = out.data.as_mut();
+        self.each_block(
+            qkv,
+            attention,
+            |this, sample, head| this.head.load_keys(cpu, sample, head, rules),
+            |this, index, sample, head, first, rows| {
+                let at = ((index * sample.heads + head) * t + first) * t;
+                this.head.scores(cpu, sample, head, first, rules, &mut scores[at..at + rows * t])
+            },
+        )?;
+        Ok(Value::new(out))
+    }
+
+    fn softmax(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let mut out = self.copy(x.get()?);
+        let columns = *out.shape.last().ok_or_else(|| mismatch("softmax", "[.., T]", &out.shape))?;
+        for row in out.data.as_mut().chunks_exact_mut(columns.max(1)) {
+            softmax(self.cpu(), row);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn attention_values(
+        &mut self,
+        probabilities: &Value,
+        qkv: &Value,
+        attention: &Attention,
+    ) -> Result<Value, ExecError> {
+        let (probabilities, qkv): (&Tensor, &Tensor) = (probabilities.get()?, qkv.get()?);
+        let [b, t] = attention_shape(qkv, attention)?;
+        if probabilities.shape != [b, attention.heads, t, t] {
+            let expected = format!("probabilities of shape {:?}", [b, attention.heads, t, t]);
+            return Err(mismatch(&attention.site, &expected, &probabilities.shape));
+        }
+        let rules = self.engine.attention_rules(attention, self.width)?;
+        let (cpu, rules, width) = (self.cpu(), rules.as_ref(), attention.heads * attention.head_dim);
+        let mut out = self.tensor(&[b, t, width]);
+        let mixed = out.data.as_mut();
+        self.each_block(
+            qkv,
+            attention,
+            |this, sample, head| this.head.load_values(cpu, sample, head, rules),
+            |this, index, sample, head, first, rows| {
+                let from = ((index * sample.heads + head) * t + first) * t;
+                let to = (index * t + first) * width + head * sample.dim;
+                let probabilities = &probabilities.data[from..from + rows * t];
+                this.head.mix(cpu, sample, probabilities, rules, &mut mixed[to..], width)
+            },
+        )?;
+        Ok(Value::new(out))
+    }
+
+    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [b, t, d] = three("first_token", x)?;
+        if t == 0 {
+            return Err(mismatch("first_token", "at least one token", &x.shape));
+        }
+        let mut out = self.tensor(&[b, d]);
+        for (i, to) in out.data.as_mut().chunks_exact_mut(d.max(1)).enumerate() {
+            to.copy_from_slice(&x.data[i * t * d..][..d]);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [b, t, d] = three("mean_tokens", x)?;
+        if t <= skip {
+            return Err(mismatch("mean_tokens", &format!("more than {skip} tokens"), &x.shape));
+        }
+        let mut out = self.tensor(&[b, d]);
+        for (i, to) in out.data.as_mut().chunks_exact_mut(d.max(1)).enumerate() {
+            to.fill(0.0);
+            for token in skip..t {
+                add(self.cpu(), &x.data[(i * t + token) * d..][..d], to);
+            }
+            to.iter_mut().for_each(|x| *x /= (t - skip) as f32);
+        }
+        Ok(Value::new(out))
+    }
+
+    fn norm_linear(&mut self, x: &Value, norm: &Norm, linear: &Linear) -> Result<Value, ExecError> {
+        self.run_linear(x, Some(norm), linear, Afterwards::Nothing)
+    }
+
+    fn norm_linear_gelu(&mut self, x: &Value, norm: &Norm, linear: &Linear) -> Result<Value, ExecError> {
+        self.run_linear(x, Some(norm), linear, Afterwards::Gelu)
+    }
+
+    fn linear_add(&mut self, x: &Value, linear: &Linear, residual: &Value) -> Result<Value, ExecError> {
+        self.run_linear(x, None, linear, Afterwards::Add(residual))
+    }
+
+    fn attention(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
+        let qkv: &Tensor = qkv.get()?;
+        let [b, t] = attention_shape(qkv, attention)?;
+        let rules = self.engine.attention_rules(attention, self.width)?;
+        let (cpu, rules, width) = (self.cpu(), rules.as_ref(), attention.heads * attention.head_dim);
+        let mut out = self.tensor(&[b, t, width]);
+        let mixed = out.data.as_mut();
+        self.each_block(
+            qkv,
+            attention,
+            |this, sample, head| {
+                this.head.load_keys(cpu, sample, head, rules)?;
+                this.head.load_values(cpu, sample, head, rules)
+            },
+            |this, index, sample, head, first, rows| {
+                let Self { head: scratch, scores, .. } = this;
+                scores.resize(rows * t, 0.0);
+                scratch.scores(cpu, sample, head, first, rules, scores)?;
+                scores.chunks_exact_mut(t).for_each(|row| softmax(cpu, row));
+                let to = (index * t + first) * width + head * sample.dim;
+                scratch.mix(cpu, sample, scores, rules, &mut mixed[to..], width)
+            },
+        )?;
+        Ok(Value::new(out))
+    }
+}

@@ -1,0 +1,368 @@
+//! Exact products of integer codes with 32-bit sums.
+
+use super::panels::Panels;
+use super::tile::{Dots, Tile, multiply};
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2Codes, VnniCodes};
+use crate::isa::{Cpu, Isa};
+
+/// Longest K: 2^31 / 128².
+const MOST_K: usize = 131_071;
+
+/// The matrix B of a product, codes packed for one instruction set.
+#[derive(Debug)]
+pub struct PackedB {
+    #[cfg(target_arch = "x86_64")]
+    cpu: Cpu,
+    k: usize,
+    packed: Packed,
+}
+
+#[derive(Debug)]
+enum Packed {
+    /// Sign-extended codes one by one.
+    Singles(Panels<i16>),
+    /// Pairs of sign-extended codes.
+    #[cfg(target_arch = "x86_64")]
+    Pairs(Panels<[i16; 2]>),
+    /// Four bytes, each a code with 128 added.
+    #[cfg(target_arch = "x86_64")]
+    Quads(Panels<[u8; 4]>),
+}
+
+/// How `N` codes become one group of B. Codes beyond K are given as 0.
+trait Grouped<const N: usize>: Copy + Default {
+    fn of_b(codes: [i8; N]) -> Self;
+    fn of_a(codes: [i8; N]) -> Self;
+}
+
+impl Grouped<1> for i16 {
+    fn of_b([code]: [i8; 1]) -> Self {
+        i16::from(code)
+    }
+    fn of_a([code]: [i8; 1]) -> Self {
+        i16::from(code)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Grouped<2> for [i16; 2] {
+    fn of_b(codes: [i8; 2]) -> Self {
+        codes.map(i16::from)
+    }
+    fn of_a(codes: [i8; 2]) -> Self {
+        codes.map(i16::from)
+    }
+}
+
+#[cfg(any(test, target_arch = "x86_64"))]
+impl Grouped<4> for [u8; 4] {
+    fn of_b(codes: [i8; 4]) -> Self {
+        codes.map(|code| code as u8 ^ 0x80)
+    }
+    fn of_a(codes: [i8; 4]) -> Self {
+        codes.map(|code| code as u8)
+    }
+}
+
+/// Packs B given as rows of codes, `[n, k]`.
+fn pack_rows<const N: usize, G: Grouped<N>>(panels: &mut Panels<G>, n: usize, k: usize, codes: &[i8]) {
+    panels.fill(n, k.div_ceil(N), |column, out, stride| {
+        let (groups, tail) = codes[column * k..][..k].as_chunks::<N>();
+        let mut out = out.iter_mut().step_by(stride);
+        // The groups come first in `zip`: at their end no place of `out` is skipped.
+        for (group, to) in groups.iter().zip(out.by_ref()) {
+            *to = G::of_b(*group);
+        }
+        if let (Some(to), false) = (out.next(), tail.is_empty()) {
+            let mut group = [0; N];
+            group[..tail.len()].copy_from_slice(tail);
+            *to = G::of_b(group);
+        }
+    });
+}
+
+/// Packs B given by its transpose, `[k, n]`.
+fn pack_columns<const N: usize, G: Grouped<N>>(panels: &mut Panels<G>, n: usize, k: usize, codes: &[i8]) {
+    panels.fill(n, k.div_ceil(N), |column, out, stride| {
+        for (g, to) in out.iter_mut().step_by(stride).enumerate() {
+            let at = |i: usize| if g * N + i < k { codes[(g * N + i) * n + column] } else { 0 };
+            *to = G::of_b(std::array::from_fn(at));
+        }
+    });
+}
+
+/// Codes of A as groups, rows padded to whole groups.
+fn group_rows<const N: usize, G: Grouped<N>>(m: usize, k: usize, a: &[i8], stride: usize, out: &mut Vec<G>) {
+    out.clear();
+    for row in 0..m {
+        let (groups, tail) = a[row * stride..][..k].as_chunks::<N>();
+        out.extend(groups.iter().map(|group| G::of_a(*group)));
+        if !tail.is_empty() {
+            let mut group = [0; N];
+            group[..tail.len()].copy_from_slice(tail);
+            out.push(G::of_a(group));
+        }
+    }
+}
+
+impl PackedB {
+    /// An empty matrix for `isa`, to be filled by [`pack`](Self::pack) or [`pack_transposed`](Self::pack_transposed).
+    ///
+    /// # Panics
+    /// When this machine does not have `isa`.
+    pub fn new(isa: Isa) -> Self {
+        Self::on(Cpu::new(isa))
+    }
+
+    pub(crate) fn on(cpu: Cpu) -> Self {
+        let packed = match cpu.isa() {
+            Isa::Portable => Packed::Singles(Panels::new(Dots::LANES, Dots::VECTORS)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Packed::Pairs(Panels::new(Avx2Codes::LANES, Avx2Codes::VECTORS)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Packed::Quads(Panels::new(VnniCodes::LANES, VnniCodes::VECTORS)),
+            #[cfg(not(target_arch = "x86_64"))]
+            isa => unreachable!("no processor of this architecture has {isa}"),
+        };
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            cpu,
+            k: 0,
+            packed,
+        }
+    }
+
+    /// Replaces the content by `codes`, `[n, k]` row-major. Memory is kept for the next time.
+    ///
+    /// # Panics
+    /// When `codes.len() != n * k`, or k is above 131,071 (sums might leave 32 bits).
+    pub fn pack(&mut self, n: usize, k: usize, codes: &[i8]) {
+        self.check(n, k, codes);
+        match &mut self.packed {
+            Packed::Singles(panels) => pack_rows(panels, n, k, codes),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Pairs(panels) => pack_rows(panels, n, k, codes),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Quads(panels) => pack_rows(panels, n, k, codes),
+        }
+    }
+
+    /// Replaces the content by the transpose of `codes`, `[k, n]` row-major.
+    ///
+    /// # Panics
+    /// As [`pack`](Self::pack).
+    pub fn pack_transposed(&mut self, n: usize, k: usize, codes: &[i8]) {
+        self.check(n, k, codes);
+        match &mut self.packed {
+            Packed::Singles(panels) => pack_columns(panels, n, k, codes),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Pairs(panels) => pack_columns(panels, n, k, codes),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Quads(panels) => pack_columns(panels, n, k, codes),
+        }
+    }
+
+    fn check(&mut self, n: usize, k: usize, codes: &[i8]) {
+        assert_eq!(codes.len(), n * k, "codes of {n} x {k}");
+        assert!(k <= MOST_K, "K of {k}: sums of products might leave 32 bits");
+        self.k = k;
+    }
+
+    /// Columns of B, which are rows of the codes that were packed.
+    pub fn n(&self) -> usize {
+        match &self.packed {
+            Packed::Singles(panels) => panels.n(),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Pairs(panels) => panels.n(),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Quads(panels) => panels.n(),
+        }
+    }
+
+    /// Length of the sums.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+}
+
+/// Memory that [`gemm_i8`] needs on the way; keep it from call to call.
+#[derive(Debug, Default)]
+pub struct GemmScratch {
+    singles: Vec<i16>,
+    #[cfg(target_arch = "x86_64")]
+    pairs: Vec<[i16; 2]>,
+    #[cfg(target_arch = "x86_64")]
+    quads: Vec<[u8; 4]>,
+    start: Vec<i32>,
+}
+
+/// `out[i, j] = Σ_k a[i, k] · b[j, k]`, exact for all codes from −128 to 127 on both sides.
+///
+/// `a` holds m rows of K codes, `stride` apart; `a_sums[i]` must be the sum of row `i` (the VNNI kernel corrects with
+/// it); `out` is `[m, n]`. One thread. A is read in one go: give it rows by the hundred, so that they stay in cache.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn gemm_i8(
+    m: usize,
+    a: &[i8],
+    stride: usize,
+    a_sums: &[i32],
+    b: &PackedB,
+    out: &mut [i32],
+    scratch: &mut GemmScratch,
+) {
+    let (n, k) = (b.n(), b.k);
+    assert!(m == 0 || (stride >= k && a.len() >= (m - 1) * stride + k), "A of {m} x {k}, rows {stride} apart");
+    assert_eq!(a_sums.len(), m, "one sum per row of A");
+    assert_eq!(out.len(), m * n, "output of {m} x {n}");
+    let start = &mut scratch.start;
+    start.clear();
+    match &b.packed {
+        Packed::Singles(panels) => {
+            group_rows(m, k, a, stride, &mut scratch.singles);
+            start.resize(m, 0);
+            multiply(&Dots, &scratch.singles, panels.groups(), start, panels, out);
+        }
+        #[cfg(target_arch = "x86_64")]
+        Packed::Pairs(panels) => {
+            let tile = Avx2Codes::on(b.cpu).expect("pairs are packed for AVX2 alone");
+            group_rows(m, k, a, stride, &mut scratch.pairs);
+            start.resize(m, 0);
+            multiply(&tile, &scratch.pairs, panels.groups(), start, panels, out);
+        }
+        #[cfg(target_arch = "x86_64")]
+        Packed::Quads(panels) => {
+            let tile = VnniCodes::on(b.cpu).expect("quads are packed for VNNI alone");
+            multiply_quads(&tile, m, k, a, stride, a_sums, panels, out, (&mut scratch.quads, start));
+        }
+    }
+}
+
+/// Σ a·(b + 128) = Σ a·b + 128·Σ a, so every sum starts from −128·Σ a. Wrapping: the end result fits, whatever came between.
+#[cfg(any(test, target_arch = "x86_64"))]
+#[allow(clippy::too_many_arguments)]
+fn multiply_quads<T: Tile<Group = [u8; 4], Sum = i32>>(
+    tile: &T,
+    m: usize,
+    k: usize,
+    a: &[i8],
+    stride: usize,
+    a_sums: &[i32],
+    panels: &Panels<[u8; 4]>,
+    out: &mut [i32],
+    (quads, start): (&mut Vec<[u8; 4]>, &mut Vec<i32>),
+) {
+    group_rows(m, k, a, stride, quads);
+    start.extend(a_sums.iter().map(|sum| sum.wrapping_mul(-128)));
+    multiply(tile, quads, panels.groups(), start, panels, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tile::{Plain, Quad};
+    use super::*;
+    use proptest::prelude::*;
+    use quee_quant::reference::matmul_codes;
+
+    /// Codes of `bits` bits; half of them are the extremes.
+    fn codes(bits: u8) -> impl Fn(u64) -> i8 {
+        let (lo, hi) = (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1);
+        move |seed| {
+            let mixed = (seed.wrapping_add(0x9e37_79b9)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 29).wrapping_mul(0x94d0_49bb_1331_11eb) >> 33;
+            match mixed % 4 {
+                0 => lo as i8,
+                1 => hi as i8,
+                _ => (lo + (mixed / 4) as i64 % (hi - lo + 1)) as i8,
+            }
+        }
+    }
+
+    fn sums(m: usize, k: usize, a: &[i8], stride: usize) -> Vec<i32> {
+        (0..m).map(|i| a[i * stride..][..k].iter().map(|&x| i32::from(x)).sum()).collect()
+    }
+
+    /// The VNNI product with every instruction replaced by its meaning: same packing, same loops, same correction.
+    fn emulated_vnni(m: usize, n: usize, k: usize, a: &[i8], stride: usize, b: &[i8], transposed: bool) -> Vec<i32> {
+        let mut panels = Panels::new(16, 4);
+        if transposed {
+            pack_columns(&mut panels, n, k, b)
+        } else {
+            pack_rows(&mut panels, n, k, b)
+        }
+        let mut out = vec![i32::MIN; m * n];
+        let tile: Plain<Quad, 16, 4> = Plain(Quad);
+        let scratch = (&mut Vec::new(), &mut Vec::new());
+        multiply_quads(&tile, m, k, a, stride, &sums(m, k, a, stride), &panels, &mut out, scratch);
+        out
+    }
+
+    fn check(m: usize, n: usize, k: usize, gap: usize, a_bits: u8, b_bits: u8, seed: u64) {
+        let (of_a, of_b) = (codes(a_bits), codes(b_bits));
+        let stride = k + gap;
+        let padded: Vec<i8> = (0..(m * stride) as u64).map(|i| of_a(seed.wrapping_add(i))).collect();
+        let a: Vec<i8> = (0..m).flat_map(|i| padded[i * stride..][..k].to_vec()).collect();
+        let b: Vec<i8> = (0..(n * k) as u64).map(|i| of_b(seed.wrapping_mul(31).wrapping_add(i))).collect();
+        let b_transposed: Vec<i8> = (0..k).flat_map(|l| (0..n).map(|j| b[j * k + l]).collect::<Vec<_>>()).collect();
+        let want = matmul_codes(m, n, k, &a, &b);
+        let mut scratch = GemmScratch::default();
+        for isa in Isa::available() {
+            let mut packed = PackedB::new(isa);
+            // What an earlier use left behind must not matter.
+            packed.pack(3, 5, &[77; 15]);
+            for transposed in [false, true] {
+                if transposed {
+                    packed.pack_transposed(n, k, &b_transposed);
+                } else {
+                    packed.pack(n, k, &b);
+                }
+                let mut out = vec![i32::MIN; m * n];
+                gemm_i8(m, &padded, stride, &sums(m, k, &padded, stride), &packed, &mut out, &mut scratch);
+                assert_eq!(out, want, "{isa}, {m} x {n} x {k}, transposed {transposed}");
+            }
+        }
+        assert_eq!(emulated_vnni(m, n, k, &padded, stride, &b, false), want);
+        assert_eq!(emulated_vnni(m, n, k, &padded, stride, &b_transposed, true), want);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn products_equal_the_reference(
+            m in 1usize..=130, n in 1usize..150, k in 1usize..90, gap in 0usize..4, a_bits in 2u8..=8, b_bits in 2u8..=8, seed: u64,
+        ) {
+            check(m, n, k, gap, a_bits, b_bits, seed);
+        }
+    }
+
+    #[test]
+    fn every_remainder_of_a_tile_is_handled() {
+        for m in 1..=13 {
+            for n in (1..=70).step_by(3).chain([8, 16, 32, 48, 64, 128]) {
+                check(m, n, 1 + (m * n) % 9, 0, 8, 8, (m * 1000 + n) as u64);
+            }
+        }
+        check(0, 5, 3, 0, 8, 8, 1);
+        check(2, 0, 3, 0, 8, 8, 1);
+        check(2, 3, 0, 0, 8, 8, 1);
+    }
+
+    #[test]
+    fn extreme_codes_over_a_long_sum_are_exact() {
+        let k = MOST_K;
+        for (x, y) in [(-128, -128), (-128, 127), (127, -128), (127, 127)] {
+            let (a, b) = (vec![x; k], vec![y; k]);
+            let want = matmul_codes(1, 1, k, &a, &b);
+            for isa in Isa::available() {
+                let mut packed = PackedB::new(isa);
+                packed.pack(1, k, &b);
+                let mut out = [0];
+                gemm_i8(1, &a, k, &sums(1, k, &a, k), &packed, &mut out, &mut GemmScratch::default());
+                assert_eq!(out.to_vec(), want, "{isa}");
+            }
+            assert_eq!(emulated_vnni(1, 1, k, &a, k, &b, false), want);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Register tiles for x86-64. One text for all of them: they differ in the vector type and in the inner instruction.
+
+use std::arch::x86_64::*;
+
+use super::tile::{ROWS, Tile, TileInput, by_size};
+use crate::isa::{Cpu, Isa};
+
+macro_rules! register_tile {
+    (
+        $(#[$doc:meta])*
+        $name:ident in $module:ident: features $features:literal, on $isa:pat, $vectors:literal of [$($sizes:literal)*] vectors,
+        vector $vector:ty = $lanes:literal x $group:ty => $sum:ty,
+        load $load:expr, splat $splat:expr, splat_sum $splat_sum:expr, dot $dot:expr, store $store:expr
+    ) => {
+        $(#[$doc])*
+        pub(crate) struct $name(());
+
+        impl $name {
+            /// The tile, if `cpu` is of the instruction set that it is written for.
+            pub fn on(cpu: Cpu) -> Option<Self> {
+                matches!(cpu.isa(), $isa).then_some(Self(()))
+            }
+        }
+
+        impl Tile for $name {
+            type Group = $group;
+            type Sum = $sum;
+            const LANES: usize = $lanes;
+            const VECTORS: usize = $vectors;
+
+            fn run(&self, vectors: usize, input: &TileInput<$group, $sum>, out: &mut [$sum], stride: usize) {
+                use $module::tile;
+                // SAFETY: `self` exists only where a `Cpu` proved these features.
+                unsafe { by_size!(input.start.len(), vectors, [$($sizes)*], tile, (input, out, stride)) }
+            }
+        }
+
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            pub(super) fn tile<const R: usize, const V: usize>(
+                input: &TileInput<$group, $sum>,
+                out: &mut [$sum],
+                out_stride: usize,
+            ) {
+                let &TileInput { groups, a, stride, b, start } = input;
+                const { assert!(R >= 1 && R <= ROWS) };
+                assert!(start.len() == R && a.len() >= (R - 1) * stride + groups);
+                assert!(b.len() == groups * V * $lanes && out.len() >= (R - 1) * out_stride + V * $lanes);
+                let mut sums: [[$vector; V]; R] = [[$splat_sum(start[0]); V]; R];
+                for i in 1..R {
+                    sums[i] = [$splat_sum(start[i]); V];
+                }
+                let (a, b) = (a.as_ptr(), b.as_ptr());
+                for g in 0..groups {
+                    let mut columns = [$splat_sum(<$sum>::default()); V];
+                    for v in 0..V {
+                        // SAFETY: `b` holds groups · V · lanes elements, and g < groups, v < V.
+                        columns[v] = unsafe { $load(b.add((g * V + v) * $lanes)) };
+                    }
+                    for i in 0..R {
+                        // SAFETY: `a` holds at least (R − 1) · stride + groups elements, and i < R, g < groups.
+                        let row = $splat(unsafe { *a.add(i * stride + g) });
+                        for v in 0..V {
+                            sums[i][v] = $dot(sums[i][v], row, columns[v]);
+                        }
+                    }
+                }
+                for (i, row) in sums.iter().enumerate() {
+                    for (v, &sums) in row.iter().enumerate() {
+                        let to: &mut [$sum; $lanes] =
+                            out[i * out_stride + v * $lanes..].first_chunk_mut().expect("checked above");
+                        // SAFETY: `to` is as long as a vector.
+                        unsafe { $store(to.as_mut_ptr(), sums) };
+                    }
+                }
+            }
+        }
+    };
+}
+
+register_tile! {
+    /// Two sign-extended codes per group, so that no product saturates.
+    Avx2Codes in avx2_codes: features "avx2", on Isa::Avx2, 2 of [1 2] vectors,
+    vector __m256i = 8 x [i16; 2] => i32,
+    load |at: *const [i16; 2]| _mm256_loadu_si256(at.cast()),
+    splat |[low, high]: [i16; 2]| _mm256_set1_epi32(i32::from(low as u16) | i32::from(high) << 16),
+    splat_sum _mm256_set1_epi32,
+    dot |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)),
+    store |to: *mut i32, sums| _mm256_storeu_si256(to.cast(), sums)
+}
+
+register_tile! {
+    /// Four codes per group; the bytes of B are codes with 128 added, because the instruction wants one unsigned operand.
+    VnniCodes in vnni_codes: features "avx512f,avx512bw,avx512vnni", on Isa::Avx512Vnni, 4 of [1 2 3 4] vectors,
+    vector __m512i = 16 x [u8; 4] => i32,
+    load |at: *const [u8; 4]| _mm512_loadu_si512(at.cast()),
+    splat |codes: [u8; 4]| _mm512_set1_epi32(i32::from_le_bytes(codes)),
+    splat_sum _mm512_set1_epi32,
+    dot |sum, a, b| _mm512_dpbusd_epi32(sum, b, a),
+    store |to: *mut i32, sums| _mm512_storeu_si512(to.cast(), sums)
+}
+
+register_tile! {
+    /// One float per group; fused multiply-add.
+    Avx2Floats in avx2_floats: features "avx2,fma", on Isa::Avx2 | Isa::Avx512Vnni, 2 of [1 2] vectors,
+    vector __m256 = 8 x f32 => f32,
+    load |at: *const f32| _mm256_loadu_ps(at),
+    splat _mm256_set1_ps,
+    splat_sum _mm256_set1_ps,
+    dot |sum, a, b| _mm256_fmadd_ps(a, b, sum),
+    store |to: *mut f32, sums| _mm256_storeu_ps(to, sums)
+}

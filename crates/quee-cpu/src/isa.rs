@@ -1,0 +1,125 @@
+//! Instruction sets that kernels are written for, and how a function is compiled for each of them.
+
+use std::fmt;
+
+/// An instruction set that the integer kernels are written for.
+///
+/// Integer widths give the same bits on every instruction set; float matrix products may differ in the last bits, because
+/// AVX2 has fused multiply-add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust, for any processor.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW and VNNI; everything outside the integer matrix product uses AVX2.
+    Avx512Vnni,
+}
+
+impl Isa {
+    /// The instruction sets that this machine has, slowest first; never empty.
+    pub fn available() -> Vec<Self> {
+        [Self::Portable, Self::Avx2, Self::Avx512Vnni].into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// The fastest instruction set that this machine has.
+    pub fn best() -> Self {
+        Self::available().pop().unwrap_or(Self::Portable)
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512Vnni => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512Vnni => "avx512-vnni",
+        })
+    }
+}
+
+/// Proof that this machine has an instruction set: kernels are reached only through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cpu(Isa);
+
+impl Cpu {
+    /// Checks that the machine has `isa`.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub fn new(isa: Isa) -> Self {
+        assert!(isa.is_available(), "this processor has no {isa}");
+        Self(isa)
+    }
+
+    pub fn isa(self) -> Isa {
+        self.0
+    }
+}
+
+/// Compiles a function once for the baseline and once for AVX2, and picks by the [`Cpu`] that it gets as first argument.
+///
+/// The body must be plain Rust without fused multiply-add, so that both give the same bits.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident(cpu $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(cpu: $crate::isa::Cpu $(, $arg: $ty)*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+
+            match cpu.isa() {
+                $crate::isa::Isa::Portable => body($($arg),*),
+                // SAFETY: a `Cpu` of these instruction sets exists only on a machine that has AVX2.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2 | $crate::isa::Isa::Avx512Vnni => unsafe { avx2($($arg),*) },
+                #[cfg(not(target_arch = "x86_64"))]
+                $crate::isa::Isa::Avx2 | $crate::isa::Isa::Avx512Vnni => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use per_isa;
+
+#[cfg(test)]
+pub(crate) fn every_cpu() -> Vec<Cpu> {
+    Isa::available().into_iter().map(Cpu::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portable_is_always_there_and_best_is_available() {
+        assert_eq!(Isa::available()[0], Isa::Portable);
+        assert!(Isa::best().is_available());
+        assert_eq!(Isa::available().last(), Some(&Isa::best()));
+    }
+}

@@ -1,0 +1,185 @@
+//! Quantizes rows of activations; the codes equal those of [`quee_quant::activation`] bit for bit.
+
+use quee_quant::ActQuant;
+
+use crate::isa::{Cpu, per_isa};
+use crate::lanes::{self, LANES};
+use crate::math::{ROUND, rounded};
+
+/// How the rows of one operand get their scale and zero point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RowRule {
+    /// Each row from its own minimum and maximum, at so many bits.
+    Dynamic(u8),
+    /// The same for every row.
+    Static(ActQuant),
+}
+
+/// What a quantized row carries besides its codes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RowQuant {
+    pub quant: ActQuant,
+    /// Sum of the codes.
+    pub sum: i32,
+}
+
+/// A value that is not finite was to be quantized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct NotFinite;
+
+impl RowRule {
+    /// The quantization of a row, or of several rows that share one.
+    pub fn quant(self, cpu: Cpu, values: &[f32]) -> Result<ActQuant, NotFinite> {
+        let range = range(cpu, values);
+        if !range.finite {
+            return Err(NotFinite);
+        }
+        Ok(match self {
+            Self::Dynamic(bits) => ActQuant::from_range(range.lo, range.hi, bits),
+            Self::Static(quant) => quant,
+        })
+    }
+
+    /// Quantizes one row into `codes`.
+    pub fn quantize(self, cpu: Cpu, row: &[f32], codes: &mut [i8]) -> Result<RowQuant, NotFinite> {
+        let quant = self.quant(cpu, row)?;
+        Ok(RowQuant { quant, sum: encode(cpu, row, quant, codes) })
+    }
+}
+
+struct Range {
+    lo: f32,
+    hi: f32,
+    finite: bool,
+}
+
+per_isa! {
+    /// Least and largest of the values and 0.
+    fn range(cpu, row: &[f32]) -> Range {
+        let mut range = Lanes { lo: [0.0; LANES], hi: [0.0; LANES], top: [0; LANES] };
+        let (chunks, tail) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            range.add(chunk);
+        }
+        if !tail.is_empty() {
+            let mut chunk = [0.0; LANES];
+            chunk[..tail.len()].copy_from_slice(tail);
+            range.add(&chunk);
+        }
+        Range {
+            lo: lanes::reduce(range.lo, smaller),
+            hi: lanes::reduce(range.hi, larger),
+            finite: lanes::reduce(range.top, u32::max) < f32::INFINITY.to_bits(),
+        }
+    }
+}
+
+/// A range in interleaved parts.
+struct Lanes {
+    lo: [f32; LANES],
+    hi: [f32; LANES],
+    /// The largest magnitude, as bits: infinity and NaN lie above every finite number.
+    top: [u32; LANES],
+}
+
+impl Lanes {
+    #[inline(always)]
+    fn add(&mut self, chunk: &[f32; LANES]) {
+        for (i, &x) in chunk.iter().enumerate() {
+            self.lo[i] = smaller(self.lo[i], x);
+            self.hi[i] = larger(self.hi[i], x);
+            self.top[i] = self.top[i].max(x.to_bits() & 0x7fff_ffff);
+        }
+    }
+}
+
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+per_isa! {
+    /// Writes the codes of finite values and returns their sum.
+    pub(crate) fn encode(cpu, row: &[f32], quant: ActQuant, codes: &mut [i8]) -> i32 {
+        let codes = &mut codes[..row.len()];
+        let mut sum = 0;
+        for (code, &x) in codes.iter_mut().zip(row) {
+            let steps = x * quant.inv_scale;
+            let steps = if steps < -65536.0 { -65536.0 } else { steps };
+            let steps = if steps > 65536.0 { 65536.0 } else { steps };
+            let q = (rounded(steps + ROUND) + quant.zero).max(quant.qmin).min(quant.qmax);
+            *code = q as i8;
+            sum += q;
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::every_cpu;
+    use proptest::prelude::*;
+    use quee_quant::activation::{quantize_row, quantize_row_dynamic};
+
+    proptest! {
+        #[test]
+        fn rows_equal_the_scalar_quantizer(
+            mut row in proptest::collection::vec(-3f32..5.0, 0..200), bits in 2u8..=8, scale in -20i32..20, tie in any::<bool>(),
+        ) {
+            for x in &mut row {
+                // Halves of a step come up when the range is a power of two of steps.
+                *x = if tie { (*x * 8.0).round() / 8.0 } else { *x } * 2f32.powi(scale);
+            }
+            let mut want = vec![0i8; row.len()];
+            let (quant, sum) = quantize_row_dynamic(&row, bits, &mut want);
+            let other = ActQuant::new(quant.scale * 0.4, -1, bits);
+            let mut want_static = want.clone();
+            let sum_static = quantize_row(&row, &other, &mut want_static);
+            for cpu in every_cpu() {
+                let mut codes = vec![0i8; row.len()];
+                let got = RowRule::Dynamic(bits).quantize(cpu, &row, &mut codes).unwrap();
+                prop_assert_eq!(got, RowQuant { quant, sum });
+                prop_assert_eq!(&codes, &want);
+                let got = RowRule::Static(other).quantize(cpu, &row, &mut codes).unwrap();
+                prop_assert_eq!(got, RowQuant { quant: other, sum: sum_static });
+                prop_assert_eq!(&codes, &want_static);
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_even() {
+        let quant = ActQuant::new(0.5, 1, 8);
+        let row: Vec<f32> = (-40..40).map(|i| i as f32 * 0.25).collect();
+        for cpu in every_cpu() {
+            let mut codes = vec![0; row.len()];
+            encode(cpu, &row, quant, &mut codes);
+            assert!(row.iter().zip(&codes).all(|(&x, &code)| code == quant.code(x)), "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_refused_at_every_place() {
+        for cpu in every_cpu() {
+            for length in [1, 16, 35] {
+                for place in 0..length {
+                    for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                        let mut row = vec![1.0; length];
+                        row[place] = bad;
+                        for rule in [RowRule::Dynamic(8), RowRule::Static(ActQuant::new(0.1, 0, 8))] {
+                            assert_eq!(rule.quantize(cpu, &row, &mut vec![0; length]), Err(NotFinite));
+                        }
+                    }
+                }
+            }
+            let huge = [f32::MAX / 4.0, -f32::MAX / 4.0];
+            assert!(RowRule::Static(ActQuant::new(0.1, 0, 8)).quantize(cpu, &huge, &mut [0; 2]).is_ok());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Everything a gate needs to go from features to probabilities of error.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::expect_len;
+use crate::{Calibration, Cells, Continuations, Ensemble, FeatureSpec, HeadsError, RateTable, Standardizer};
+
+/// How the probabilities of a gate are computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Small networks, averaged; a single one without a hidden layer is logistic regression.
+    Ensemble(Ensemble),
+    /// The error rates of the cell that a sample falls into.
+    Cells {
+        /// Partition of the standardised features without the widths so far.
+        cells: Cells,
+        /// Rates of each cell, prefix and suffix.
+        rates: RateTable,
+    },
+}
+
+/// Predicts, at one gate, the probability of error of every continuation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Parts", into = "Parts")]
+pub struct GatePredictor {
+    parts: Parts,
+    suffixes: usize,
+}
+
+/// What a predictor consists of, before it is checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Parts {
+    spec: FeatureSpec,
+    gate: usize,
+    standardizer: Standardizer,
+    kind: Kind,
+    calibration: Calibration,
+}
+
+impl GatePredictor {
+    /// Puts the parts of gate `gate` (1 to `spec.segments − 1`) together, without calibration.
+    ///
+    /// # Errors
+    /// When the gate does not exist or the parts do not fit each other: the standardizer covers `spec.dim(gate)`
+    /// features, networks map these to one output per suffix, cells cover `spec.cell_dim()` features, rates exist for
+    /// every cell, prefix and suffix; and every number is finite.
+    pub fn new(spec: FeatureSpec, gate: usize, standardizer: Standardizer, kind: Kind) -> Result<Self, HeadsError> {
+        Self::try_from(Parts { spec, gate, standardizer, kind, calibration: Calibration::IDENTITY })
+    }
+
+    /// The same predictor with another calibration.
+    ///
+    /// # Errors
+    /// When the calibration's scale is not positive or a value is not finite.
+    pub fn with_calibration(mut self, calibration: Calibration) -> Result<Self, HeadsError> {
+        calibration.check()?;
+        self.parts.calibration = calibration;
+        Ok(self)
+    }
+
+    /// Which features it reads.
+    pub fn spec(&self) -> &FeatureSpec {
+        &self.parts.spec
+    }
+
+    /// The gate it stands at.
+    pub fn gate(&self) -> usize {
+        self.parts.gate
+    }
+
+    /// How features are standardised.
+    pub fn standardizer(&self) -> &Standardizer {
+        &self.parts.standardizer
+    }
+
+    /// How probabilities are computed.
+    pub fn kind(&self) -> &Kind {
+        &self.parts.kind
+    }
+
+    /// Its calibration.
+    pub fn calibration(&self) -> Calibration {
+        self.parts.calibration
+    }
+
+    /// Number of suffixes, which is the number of probabilities.
+    pub fn suffixes(&self) -> usize {
+        self.suffixes
+    }
+
+    /// Calibrated probability of error `[suffixes]` of every suffix, written over `out`.
+    ///
+    /// `features` `[dim]` are those of [`FeatureSpec::write`], not yet standardised; `prefix` is the number of the
+    /// widths so far. Suffixes that the prefix does not allow get a number as well: whoever chooses must leave them out.
+    ///
+    /// # Panics
+    /// When the number of features does not fit or the prefix does not exist.
+    pub fn predict(&self, features: &[f32], prefix: usize, out: &mut Vec<f32>) {
+        let Parts { spec, standardizer, kind, calibration, .. } = &self.parts;
+        let mut row = features.to_vec();
+        assert_eq!(row.len(), standardizer.dim(), "features at gate {}", self.parts.gate);
+        standardizer.apply(&mut row);
+        match kind {
+            Kind::Ensemble(ensemble) => ensemble.probabilities(&row, out),
+            Kind::Cells { cells, rates } => {
+                out.clear();
+                out.extend_from_slice(rates.row(cells.assign(&row[..spec.cell_dim()]), prefix));
+            }
+        }
+        out.iter_mut().for_each(|p| *p = calibration.apply(*p));
+    }
+
+    /// Number of stored parameters: network weights, or centres and rates; standardisation and calibration included.
+    pub fn parameters(&self) -> usize {
+        let kind = match &self.parts.kind {
+            Kind::Ensemble(ensemble) => ensemble.parameters(),
+            Kind::Cells { cells, rates } => cells.k() * cells.dim() + rates.rates.len(),
+        };
+        kind + 2 * self.parts.standardizer.dim() + 2
+    }
+
+    /// Multiply-accumulates of one evaluation: projection, standardisation, networks or distances, calibration.
+    /// Softmax, sorting and logarithms of the features multiply nothing and count nothing.
+    pub fn macs(&self) -> u64 {
+        let kind = match &self.parts.kind {
+            Kind::Ensemble(ensemble) => ensemble.macs(),
+            Kind::Cells { cells, .. } => (cells.k() * cells.dim()) as u64,
+        };
+        self.parts.spec.macs() + (self.parts.standardizer.dim() + self.suffixes) as u64 + kind
+    }
+}
+
+impl TryFrom<Parts> for GatePredictor {
+    type Error = HeadsError;
+
+    fn try_from(parts: Parts) -> Result<Self, HeadsError> {
+        let Parts { spec, gate, standardizer, kind, calibration } = &parts;
+        spec.check()?;
+        let numbering = Continuations::new(spec.widths.len(), spec.segments)?;
+        if *gate == 0 || *gate >= spec.segments {
+            return Err(HeadsError::Setting {
+                what: "gate",
+                value: gate.to_string(),
+                hint: "predictors stand after each segment but the last",
+            });
+        }
+        let (dim, suffixes) = (spec.dim(*gate), numbering.suffixes(*gate));
+        standardizer.check(dim)?;
+        calibration.check()?;
+        match kind {
+            Kind::Ensemble(ensemble) => ensemble.check(dim, suffixes)?,
+            Kind::Cells { cells, rates } => {
+                cells.check()?;
+                rates.check()?;
+                expect_len("features of the cells", spec.cell_dim(), cells.dim())?;
+                expect_len("cells of the rates", cells.k(), rates.cells)?;
+                expect_len("prefixes of the rates", numbering.prefixes(*gate), rates.prefixes)?;
+                expect_len("suffixes of the rates", suffixes, rates.suffixes)?;
+            }
+        }
+        Ok(Self { parts, suffixes })
+    }
+}
+
+impl From<GatePredictor> for Parts {
+    fn from(predictor: GatePredictor) -> Self {
+        predictor.parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quee_quant::Width;
+
+    use super::*;
+    use crate::Mlp;
+
+    fn spec() -> FeatureSpec {
+        let widths = vec![Width::new(4, 4).unwrap(), Width::new(8, 8).unwrap()];
+        FeatureSpec { classes: 2, widths, segments: 3, projection: 0, token_dim: 0, projection_seed: 0 }
+    }
+
+    fn plain(dim: usize) -> Standardizer {
+        Standardizer { mean: vec![0.0; dim], std: vec![1.0; dim] }
+    }
+
+    /// Gate 2: logits are the last feature (activation bits of segment 2) times 1, 2, 3.
+    fn logistic() -> GatePredictor {
+        let dim = spec().dim(2);
+        let mut w2 = vec![0.0; 3 * dim];
+        (0..3).for_each(|o| w2[(o + 1) * dim - 1] = (o + 1) as f32);
+        let member = Mlp { inputs: dim, hidden: 0, outputs: 3, w1: vec![], b1: vec![], w2, b2: vec![0.0; 3] };
+        GatePredictor::new(spec(), 2, plain(dim), Kind::Ensemble(Ensemble { members: vec![member] })).unwrap()
+    }
+
+    fn table() -> GatePredictor {
+        let spec = spec();
+        let dim = spec.cell_dim();
+        let cells = Cells::fit(&[vec![0.0; dim], vec![1.0; dim]].concat(), dim, 2, 0).unwrap();
+        let rates = (0..2 * 4 * 3).map(|i| i as f32 / 100.0).collect();
+        let rates = RateTable { cells: 2, prefixes: 4, suffixes: 3, rates };
+        GatePredictor::new(spec.clone(), 2, plain(spec.dim(2)), Kind::Cells { cells, rates }).unwrap()
+    }
+
+    fn features(so_far: &[usize]) -> Vec<f32> {
+        let mut out = Vec::new();
+        spec().write(2, &[0.9, 0.1], Some(&[0.5, 0.5]), so_far, &[], &mut out);
+        out
+    }
+
+    #[test]
+    fn networks_see_the_widths_so_far_and_are_calibrated() {
+        let mut out = Vec::new();
+        let sigmoid = |z: f32| 1.0 / (1.0 + (-z).exp());
+        let calibrated = logistic().with_calibration(Calibration { scale: 2.0, bias: 1.0 }).unwrap();
+        for (width, bits) in [(0, 0.5), (1, 1.0)] {
+            logistic().predict(&features(&[0, width]), width, &mut out);
+            (0..3).for_each(|o| assert!((out[o] - sigmoid(bits * (o + 1) as f32)).abs() < 1e-6, "{out:?}"));
+            calibrated.predict(&features(&[0, width]), width, &mut out);
+            (0..3).for_each(|o| assert!((out[o] - sigmoid(2.0 * bits * (o + 1) as f32 + 1.0)).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn a_table_reads_the_row_of_cell_and_prefix() {
+        let predictor = table();
+        let Kind::Cells { cells, rates } = predictor.kind() else { panic!("built from cells") };
+        let row = features(&[1, 0]);
+        let cell = cells.assign(&row[..spec().cell_dim()]);
+        let mut out = Vec::new();
+        predictor.predict(&row, 2, &mut out);
+        assert_eq!(out, rates.row(cell, 2));
+    }
+
+    #[test]
+    fn costs_are_counted() {
+        let dim = spec().dim(2);
+        assert_eq!(logistic().macs(), (3 * dim + dim + 3) as u64);
+        assert_eq!(logistic().parameters(), 3 * dim + 3 + 2 * dim + 2);
+        assert_eq!(table().macs(), (2 * spec().cell_dim() + dim + 3) as u64);
+        let projected = FeatureSpec { projection: 16, token_dim: 192, ..spec() };
+        assert_eq!(projected.macs(), 16 * 192);
+    }
+
+    #[test]
+    fn predictors_read_back_and_broken_ones_are_refused() {
+        for predictor in [logistic(), table()] {
+            let text = serde_json::to_string(&predictor).unwrap();
+            assert_eq!(serde_json::from_str::<GatePredictor>(&text).unwrap(), predictor);
+            let elsewhere = text.replace("\"gate\":2", "\"gate\":1");
+            assert!(serde_json::from_str::<GatePredictor>(&elsewhere).is_err());
+            let flipped = text.replace("\"scale\":1.0", "\"scale\":-1.0");
+            assert!(serde_json::from_str::<GatePredictor>(&flipped).is_err());
+        }
+        let Kind::Cells { cells, rates } = table().kind().clone() else { panic!("built from cells") };
+        let fewer = RateTable { prefixes: 2, cells: 4, ..rates };
+        let kind = Kind::Cells { cells, rates: fewer };
+        assert!(GatePredictor::new(spec(), 2, plain(spec().dim(2)), kind).is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! Open-loop control, replanned at each gate: the default policy.
+
+use crate::cost::{Charge, Ledger};
+use crate::lambda::Outlook;
+use crate::table::{Outcomes, TableError, check_shape};
+use crate::tree::{Continuation, NodeId, PathTree, ROOT};
+
+/// Predicted error probabilities at every gate with features, for the samples of one split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PredictionTable {
+    samples: usize,
+    /// `[gate node - 1]`, each `[sample][suffix]`.
+    rows: Vec<Vec<f32>>,
+    /// Suffixes of every row.
+    suffixes: Vec<usize>,
+}
+
+impl PredictionTable {
+    /// One list per node of [`PathTree::gate_nodes`], in that order, each `[sample][suffix]` with all suffixes of the
+    /// free tree ([`PathTree::suffix_count`]); entries that the monotone rule forbids are never read.
+    ///
+    /// # Errors
+    /// If a list has the wrong length, or a value is not a probability.
+    pub fn new(tree: &PathTree, samples: usize, rows: Vec<Vec<f32>>) -> Result<Self, TableError> {
+        check_shape("predictions: gate nodes", rows.len(), tree.gate_nodes().count(), 1)?;
+        let mut suffixes = Vec::with_capacity(rows.len());
+        for (row, node) in rows.iter().zip(tree.gate_nodes()) {
+            let count = tree.suffix_count(tree.node(node).depth);
+            check_shape("predictions", row.len(), count, samples)?;
+            if let Some(at) = row.iter().position(|value| !(0.0..=1.0).contains(value)) {
+                let (row, sample) = (node - 1, at / count);
+                return Err(TableError::Value { what: "predictions", row, sample, range: "0 to 1" });
+            }
+            suffixes.push(count);
+        }
+        Ok(Self { samples, rows, suffixes })
+    }
+
+    /// Fills the table from a function of node, sample and suffix; values are clamped to 0..1 and NaN becomes 1.
+    pub fn from_fn(tree: &PathTree, samples: usize, predict: impl Fn(NodeId, usize, usize) -> f32) -> Self {
+        let suffixes: Vec<usize> = tree.gate_nodes().map(|node| tree.suffix_count(tree.node(node).depth)).collect();
+        let clean = |value: f32| if value.is_nan() { 1.0 } else { value.clamp(0.0, 1.0) };
+        let row = |(node, count): (NodeId, &usize)| {
+            (0..samples * count).map(|at| clean(predict(node, at / count, at % count))).collect()
+        };
+        let rows = tree.gate_nodes().zip(&suffixes).map(row).collect();
+        Self { samples, rows, suffixes }
+    }
+
+    /// Whether the table has one row for every gate node of the tree, with all its suffixes.
+    pub(crate) fn check_tree(&self, tree: &PathTree) -> Result<(), TableError> {
+        check_shape("predictions: gate nodes", self.rows.len(), tree.gate_nodes().count(), 1)?;
+        tree.gate_nodes().zip(&self.suffixes).try_for_each(|(node, count)| {
+            check_shape("predictions: suffixes", *count, tree.suffix_count(tree.node(node).depth), 1)
+        })
+    }
+
+    /// Number of samples.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Predictions of one sample at one gate node `[suffix]`.
+    ///
+    /// # Panics
+    /// For the root, a node at the last exit, or an unknown sample.
+    pub fn get(&self, node: NodeId, sample: usize) -> &[f32] {
+        let count = self.suffixes[node - 1];
+        &self.rows[node - 1][sample * count..(sample + 1) * count]
+    }
+}
+
+/// Gate 0 has no features: its predictions are the error rates on *fit*, `[suffix]`, with 1.0 where there is no path.
+pub fn root_rates(tree: &PathTree, fit: &Outcomes) -> Vec<f32> {
+    let mut rates = vec![1.0; tree.suffix_count(0)];
+    for way in tree.continuations(ROOT) {
+        rates[way.suffix] = fit.error_rate(way.end) as f32;
+    }
+    rates
+}
+
+/// The policy: take the continuation with the least `predicted error + λ·remaining cost`, do its first step, decide
+/// again at the next gate.
+#[derive(Clone, Debug)]
+pub struct OpenLoop {
+    /// `[node]`: ways to go on and the relative cost of each; empty at the last exit.
+    ways: Vec<Vec<(Continuation, f64)>>,
+    root_rates: Vec<f32>,
+}
+
+impl OpenLoop {
+    /// Prepares the policy. `root_rates` `[suffix]` are the predictions at gate 0, see [`root_rates`].
+    ///
+    /// # Errors
+    /// If `root_rates` does not have one entry per suffix of the root.
+    pub fn new(tree: &PathTree, ledger: &Ledger, root_rates: Vec<f32>) -> Result<Self, TableError> {
+        check_shape("rates at gate 0", root_rates.len(), tree.suffix_count(0), 1)?;
+        let prices = ledger.prices(tree, Charge::Learned);
+        let ways_from = |node: NodeId| match tree.node(node).children.is_empty() {
+            true => Vec::new(),
+            false => {
+                let remaining = |way: &Continuation| match way.first {
+                    Some(_) => prices[way.end].cost - prices[node].cost,
+                    None => 0.0,
+                };
+                tree.continuations(node).into_iter().map(|way| (way, remaining(&way))).collect()
+            }
+        };
+        Ok(Self { ways: tree.nodes().map(ways_from).collect(), root_rates })
+    }
+
+    /// Next node from a gate, or `None` to answer here. Ties go to the cheaper, then to the lower suffix.
+    fn decide(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<NodeId> {
+        let outlook =
+            |(way, cost): &(Continuation, f64)| Outlook { error: f64::from(predictions[way.suffix]), cost: *cost };
+        let best = self.ways[node].iter().min_by(|a, b| outlook(a).compare(&outlook(b), lambda));
+        best.and_then(|(way, _)| way.first)
+    }
+
+    /// Runs the policy on a split; returns the node at which every sample is answered.
+    ///
+    /// # Panics
+    /// If the predictions belong to another tree.
+    pub fn run(&self, predictions: &PredictionTable, lambda: f64) -> Vec<NodeId> {
+        let start = self.decide(ROOT, &self.root_rates, lambda).unwrap_or(ROOT);
+        let answer = |sample| {
+            let mut node = start;
+            while !self.ways[node].is_empty() {
+                match self.decide(node, predictions.get(node, sample), lambda) {
+                    Some(next) => node = next,
+                    None => break,
+                }
+            }
+            node
+        };
+        (0..predictions.samples()).map(answer).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::{BitTable, CostTable};
+    use crate::tree::Monotone;
+
+    fn setup(rule: Monotone) -> (PathTree, Ledger) {
+        let tree = PathTree::new(2, 2, rule, 100).unwrap();
+        let cost = CostTable {
+            stem: 0.0,
+            segment: vec![vec![10.0, 20.0], vec![10.0, 20.0]],
+            exit: vec![1.0, 1.0],
+            gate: vec![1.0],
+            float_total: 100.0,
+        };
+        let bits = BitTable { stem_macs: 0.0, stem_bits: 8.0, segment_macs: vec![1.0; 2], width_bits: vec![4.0, 8.0] };
+        let ledger = Ledger::new(&tree, cost, bits, None).unwrap();
+        (tree, ledger)
+    }
+
+    #[test]
+    fn follows_predictions_at_free_cost_and_the_cheapest_path_at_infinite() {
+        let (tree, ledger) = setup(Monotone::Free);
+        // Suffixes at the root: 0 unused, 1..=2 one segment, 3..=6 two; at gate 1: exit, low, high.
+        let policy = OpenLoop::new(&tree, &ledger, vec![1.0, 0.5, 0.4, 0.4, 0.4, 0.3, 0.2]).unwrap();
+        let table = PredictionTable::from_fn(&tree, 3, |_, sample, suffix| match (sample, suffix) {
+            (0, 0) | (1, 1) | (2, 2) => 0.1,
+            _ => 0.4,
+        });
+        let ends = |lambda| policy.run(&table, lambda).iter().map(|n| tree.widths_of(*n)).collect::<Vec<_>>();
+        assert_eq!(ends(0.0), [vec![1], vec![1, 0], vec![1, 1]], "the root goes for the second width");
+        assert_eq!(ends(f64::INFINITY), [vec![0], vec![0], vec![0]]);
+        // At gate 1 going on costs 0.11 or 0.21 for 0.3 fewer errors: worth it below λ = 2.73 and 1.43.
+        let step = OpenLoop::new(&tree, &ledger, vec![1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]).unwrap();
+        let ends = |lambda| step.run(&table, lambda).iter().map(|n| tree.node(*n).depth).collect::<Vec<_>>();
+        assert_eq!(ends(1.4), [1, 2, 2]);
+        assert_eq!(ends(2.7), [1, 2, 1]);
+        assert_eq!(ends(2.8), [1, 1, 1]);
+    }
+
+    #[test]
+    fn ties_go_to_the_cheaper_and_the_rule_is_obeyed() {
+        let (tree, ledger) = setup(Monotone::NonDecreasing);
+        let policy = OpenLoop::new(&tree, &ledger, vec![0.5; 7]).unwrap();
+        let table = PredictionTable::from_fn(&tree, 1, |_, _, suffix| if suffix == 1 { 0.0 } else { 0.5 });
+        assert_eq!(tree.widths_of(policy.run(&table, 0.0)[0]), [0, 0]);
+        let high = OpenLoop::new(&tree, &ledger, vec![1.0, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]).unwrap();
+        assert_eq!(tree.widths_of(high.run(&table, 0.0)[0]), [1], "[1, 0] is forbidden, staying ties with [1, 1]");
+    }
+
+    #[test]
+    fn refuses_what_is_no_probability() {
+        let (tree, ledger) = setup(Monotone::Free);
+        assert!(PredictionTable::new(&tree, 1, vec![vec![0.1, 0.2, 0.3], vec![0.1, f32::NAN, 0.3]]).is_err());
+        assert!(PredictionTable::new(&tree, 2, vec![vec![0.1; 3]; 2]).is_err());
+        assert!(OpenLoop::new(&tree, &ledger, vec![0.5; 6]).is_err());
+    }
+}

@@ -1,0 +1,386 @@
+//! One seed of a study: every method over its settings, on *cal-a* and *test*.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::baselines::{self, QUANTILES};
+use crate::cost::{Charge, CostError, Ledger, Price};
+use crate::dynamic::{Cells, Chain};
+use crate::lambda::{Step, Sweep, sweep, within_budget};
+use crate::open_loop::{OpenLoop, PredictionTable, root_rates};
+use crate::oracle::Oracle;
+use crate::outcome::{Choices, Setting};
+use crate::risk::{RiskError, RiskReport, RiskTarget, control, losses};
+use crate::table::{Outcomes, RunOutcomes, StaticRun, TableError, check_shape};
+use crate::tree::{NodeId, PathTree};
+
+/// What a method is, for "best single technique" and for the legend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodKind {
+    /// Quantization alone or early exiting alone.
+    Single,
+    /// Both, without learning when to do which.
+    Combination,
+    /// A learned policy.
+    Learned,
+    /// Floor or ceiling: the random policy, the oracle.
+    Bound,
+}
+
+/// Why a study could not be evaluated.
+#[derive(Debug, Error, PartialEq)]
+pub enum StudyError {
+    /// A table or a list of predictions or cells does not fit.
+    #[error("{context}: {source}")]
+    Table {
+        /// Which input.
+        context: String,
+        /// What is wrong with it.
+        source: TableError,
+    },
+    /// The costs of a static run do not fit.
+    #[error("{context}: {source}")]
+    Cost {
+        /// Which input.
+        context: String,
+        /// What is wrong with it.
+        source: CostError,
+    },
+    /// The target of risk control means nothing.
+    #[error(transparent)]
+    Risk(#[from] RiskError),
+    /// There are fewer names than widths.
+    #[error("{names} names for {widths} widths")]
+    Names {
+        /// Names given.
+        names: usize,
+        /// Widths of the tree.
+        widths: usize,
+    },
+    /// Seeds differ in methods, axis or number of samples, or there is none.
+    #[error("the results of all seeds need the same methods, test samples and axis: {what}")]
+    Seeds {
+        /// What differs.
+        what: String,
+    },
+    /// No such method.
+    #[error("no method called \"{name}\"; there are {known}")]
+    Method {
+        /// Name asked for.
+        name: String,
+        /// Names there are.
+        known: String,
+    },
+}
+
+fn table(context: &str) -> impl Fn(TableError) -> StudyError {
+    move |source| StudyError::Table { context: context.to_owned(), source }
+}
+
+/// Predictions of one open-loop policy.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenLoopInput<'a> {
+    /// Name of the method.
+    pub name: &'a str,
+    /// Predictions on *cal-a*.
+    pub cal: &'a PredictionTable,
+    /// Predictions on *test*.
+    pub test: &'a PredictionTable,
+    /// Predictions on *cal-b*, for risk control.
+    pub cal_b: Option<&'a PredictionTable>,
+}
+
+/// Cells of one closed-loop policy.
+#[derive(Clone, Copy, Debug)]
+pub struct DynamicInput<'a> {
+    /// Name of the method.
+    pub name: &'a str,
+    /// Weight of the smoothing, in samples (method default 8).
+    pub alpha: f64,
+    /// Cells on *fit*, from which the chain is counted.
+    pub fit: &'a Cells,
+    /// Cells on *cal-a*.
+    pub cal: &'a Cells,
+    /// Cells on *test*.
+    pub test: &'a Cells,
+    /// Cells on *cal-b*, for risk control.
+    pub cal_b: Option<&'a Cells>,
+}
+
+/// *cal-b* and what is to be certified on it, for every learned policy that has inputs for it.
+#[derive(Clone, Copy, Debug)]
+pub struct RiskInput<'a> {
+    /// ε and δ.
+    pub target: RiskTarget,
+    /// The table of *cal-b*.
+    pub outcomes: &'a Outcomes,
+    /// `[sample]`: whether float is right at full depth.
+    pub float_correct: &'a [bool],
+}
+
+/// Details of the evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StudyOptions {
+    /// How finely λ is laid out.
+    pub sweep: Sweep,
+    /// Quantiles of the confidences on *cal-a* that become thresholds.
+    pub quantiles: usize,
+    /// Seed of the random policy.
+    pub seed: u64,
+}
+
+impl Default for StudyOptions {
+    fn default() -> Self {
+        Self { sweep: Sweep::default(), quantiles: QUANTILES, seed: 0 }
+    }
+}
+
+/// Everything one seed needs.
+#[derive(Clone, Copy, Debug)]
+pub struct SeedInputs<'a> {
+    /// The path tree.
+    pub tree: &'a PathTree,
+    /// Prices.
+    pub ledger: &'a Ledger,
+    /// Names of the widths, such as `w4a4`.
+    pub width_names: &'a [String],
+    /// The table of *fit*.
+    pub fit: &'a Outcomes,
+    /// The table of *cal-a*.
+    pub cal: &'a Outcomes,
+    /// The table of *test*.
+    pub test: &'a Outcomes,
+    /// The float backbone, every exit read.
+    pub float: &'a StaticRun,
+    /// Static runs beside the tree (its own widths are taken from the table). They join static widths and the naive
+    /// combination, and the oracle may pick them.
+    pub extras: &'a [StaticRun],
+    /// Open-loop policies.
+    pub open_loop: &'a [OpenLoopInput<'a>],
+    /// Closed-loop policies.
+    pub dynamic: &'a [DynamicInput<'a>],
+    /// Risk control, if asked for.
+    pub risk: Option<RiskInput<'a>>,
+    /// The most frequent class of the training part ([`crate::table::most_frequent`]).
+    pub majority_class: u16,
+    /// Details.
+    pub options: StudyOptions,
+}
+
+/// One method over its settings.
+#[derive(Clone, Debug)]
+pub struct MethodResult {
+    /// Name of the method.
+    pub name: String,
+    /// What it is.
+    pub kind: MethodKind,
+    /// Its settings; learned policies in ascending order of λ.
+    pub settings: Vec<Setting>,
+    /// Risk control on *cal-b*, for learned policies where it was asked for.
+    pub risk: Option<RiskReport>,
+}
+
+impl MethodResult {
+    /// Index of the setting for a budget (mean relative cost on *cal-a*), see [`within_budget`].
+    pub fn for_budget(&self, budget: f64) -> Option<usize> {
+        let pair = |setting: &Setting| (setting.parameter, setting.cal.mean_cost());
+        within_budget(&self.settings.iter().map(pair).collect::<Vec<_>>(), budget)
+    }
+}
+
+/// All methods of one seed, and what they are measured against.
+///
+/// More methods can be pushed before the seeds are joined (early exit by another score, a policy of one's own), as
+/// long as every seed has them in the same order and they pay at least what [`Charge::Static`] asks.
+#[derive(Clone, Debug)]
+pub struct SeedResult {
+    /// Static width, best static path, float early exit, naive combination, random policy, then the learned policies
+    /// in the order of the inputs.
+    pub methods: Vec<MethodResult>,
+    /// The oracle on *test*.
+    pub oracle: Oracle,
+    /// The float reference at full depth, cost 1.0: drops are measured against it.
+    pub float: Setting,
+    /// Always the most frequent training class, at no cost.
+    pub majority: Setting,
+    /// Relative cost of the cheapest one-segment path.
+    pub least_cost: f64,
+}
+
+/// The choices of a constant answer or a reference run, at one price for all samples.
+fn constant(price: Price, correct: Vec<bool>) -> Choices {
+    Choices::new(vec![price].into(), vec![0; correct.len()], correct)
+}
+
+/// Runs every method of one seed over its settings.
+///
+/// # Errors
+/// If an input does not fit the tree or the splits.
+pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
+    check(inputs)?;
+    let SeedInputs { tree, ledger, cal, test, float, options, .. } = *inputs;
+    let (cal_labels, test_labels) = (cal.labels(), test.labels());
+    let along = |width| StaticRun::along_tree(tree, ledger, width, &inputs.width_names[width], cal, test);
+    let runs: Vec<StaticRun> = (0..tree.widths()).map(along).chain(inputs.extras.iter().cloned()).collect();
+    let method = |name: &str, kind, settings| MethodResult { name: name.to_owned(), kind, settings, risk: None };
+    let mut methods = vec![
+        method("static width", MethodKind::Single, baselines::static_widths(ledger, &runs, cal_labels, test_labels)),
+        method(
+            "best static path",
+            MethodKind::Single,
+            baselines::static_paths(tree, ledger, inputs.width_names, cal, test),
+        ),
+        method(
+            "float early exit",
+            MethodKind::Single,
+            baselines::early_exit(ledger, float, cal_labels, test_labels, options.quantiles),
+        ),
+        method(
+            "naive combination",
+            MethodKind::Combination,
+            baselines::naive(ledger, &runs, cal_labels, test_labels, options.quantiles),
+        ),
+        method("random", MethodKind::Bound, baselines::random_policy(tree, ledger, cal, test, options.seed)),
+    ];
+    for input in inputs.open_loop {
+        let policy = OpenLoop::new(tree, ledger, root_rates(tree, inputs.fit)).map_err(table(input.name))?;
+        let on_b = input.cal_b.map(|cal_b| |lambda: f64| policy.run(cal_b, lambda));
+        let run = |lambda: f64| policy.run(input.cal, lambda);
+        methods.push(learned(inputs, input.name, run, |lambda| policy.run(input.test, lambda), on_b)?);
+    }
+    for input in inputs.dynamic {
+        let chain = Chain::count(tree, ledger, inputs.fit, input.fit, input.alpha).map_err(table(input.name))?;
+        let on_b = input.cal_b.map(|cal_b| |lambda: f64| chain.solve(tree, lambda).run(cal_b));
+        let run = |lambda: f64| chain.solve(tree, lambda).run(input.cal);
+        let on_test = |lambda: f64| chain.solve(tree, lambda).run(input.test);
+        methods.push(learned(inputs, input.name, run, on_test, on_b)?);
+    }
+    let at_no_cost = |labels: &[u16]| {
+        let price = Price { exit: 0, cost: 0.0, weight_bits: 0.0, ms: ledger.time().map(|_| 0.0) };
+        constant(price, labels.iter().map(|label| *label == inputs.majority_class).collect())
+    };
+    let full_depth = |outcomes: &RunOutcomes, labels: &[u16]| {
+        let ms = ledger.time().map(|time| time.float_total);
+        let answers = &outcomes.answers[(tree.segments() - 1) * labels.len()..];
+        let correct = answers.iter().zip(labels).map(|(answer, label)| answer == label).collect();
+        constant(Price { exit: tree.segments(), cost: 1.0, weight_bits: 32.0, ms }, correct)
+    };
+    Ok(SeedResult {
+        oracle: oracle(inputs, &runs),
+        float: Setting {
+            name: "float".to_owned(),
+            parameter: 0.0,
+            cal: full_depth(&float.cal, cal_labels),
+            test: full_depth(&float.test, test_labels),
+        },
+        majority: Setting {
+            name: "most frequent class".to_owned(),
+            parameter: f64::from(inputs.majority_class),
+            cal: at_no_cost(cal_labels),
+            test: at_no_cost(test_labels),
+        },
+        least_cost: ledger.least_cost(tree),
+        methods,
+    })
+}
+
+/// A learned policy over λ: settings laid out on *cal-a*, run on *test*, and tested on *cal-b* where asked for.
+fn learned(
+    inputs: &SeedInputs<'_>,
+    name: &str,
+    on_cal: impl Fn(f64) -> Vec<NodeId>,
+    on_test: impl Fn(f64) -> Vec<NodeId>,
+    on_b: Option<impl Fn(f64) -> Vec<NodeId>>,
+) -> Result<MethodResult, StudyError> {
+    let prices: Arc<[Price]> = inputs.ledger.prices(inputs.tree, Charge::Learned).into();
+    let steps = sweep(&inputs.options.sweep, |lambda| Choices::at_nodes(&prices, inputs.cal, &on_cal(lambda)));
+    let risk = match (inputs.risk, on_b) {
+        (Some(risk), Some(run)) => {
+            let lost = |lambda: f64| {
+                let choices = Choices::at_nodes(&prices, risk.outcomes, &run(lambda));
+                (lambda, losses(risk.float_correct, choices.correct()))
+            };
+            let tested: Vec<(f64, usize)> = steps.iter().map(|step| lost(step.lambda)).collect();
+            Some(control(risk.target, risk.outcomes.samples(), &tested)?)
+        }
+        _ => None,
+    };
+    let setting = |step: Step| Setting {
+        name: if step.lambda.is_infinite() { "lambda inf".to_owned() } else { format!("lambda {:.4}", step.lambda) },
+        parameter: step.lambda,
+        cal: step.cal,
+        test: Choices::at_nodes(&prices, inputs.test, &on_test(step.lambda)),
+    };
+    let settings = steps.into_iter().map(setting).collect();
+    Ok(MethodResult { name: name.to_owned(), kind: MethodKind::Learned, settings, risk })
+}
+
+/// The oracle over all paths of the tree and all exits of all static runs, float included.
+fn oracle(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Oracle {
+    let SeedInputs { tree, ledger, test, .. } = *inputs;
+    let samples = test.samples();
+    let mut costs: Vec<f64> = ledger.prices(tree, Charge::Static)[1..].iter().map(|price| price.cost).collect();
+    let paths = costs.len();
+    let others: Vec<&StaticRun> = runs[tree.widths()..].iter().chain([inputs.float]).collect();
+    for run in &others {
+        costs.extend(ledger.run_prices(run, Charge::Static).iter().map(|price| price.cost));
+    }
+    Oracle::new(&costs, samples, |option, sample| match option.checked_sub(paths) {
+        None => test.correct(option + 1, sample),
+        Some(other) => {
+            let (run, exit) = (others[other / tree.segments()], other % tree.segments());
+            run.test.answers[exit * samples + sample] == test.labels()[sample]
+        }
+    })
+}
+
+/// Checks all inputs against the tree and the splits.
+fn check(inputs: &SeedInputs<'_>) -> Result<(), StudyError> {
+    let SeedInputs { tree, cal, test, .. } = *inputs;
+    let (names, widths) = (inputs.width_names.len(), tree.widths());
+    if names != widths {
+        return Err(StudyError::Names { names, widths });
+    }
+    for run in inputs.extras.iter().chain([inputs.float]) {
+        let context = format!("static run \"{}\"", run.name);
+        run.check_outcomes(tree.segments(), cal.samples(), test.samples()).map_err(table(&context))?;
+        run.check_costs(tree.segments()).map_err(|source| StudyError::Cost { context, source })?;
+    }
+    let cal_b = inputs.risk.map(|risk| risk.outcomes.samples());
+    if let Some(risk) = inputs.risk {
+        let (got, want) = (risk.float_correct.len(), risk.outcomes.samples());
+        check_shape("float outcomes", got, 1, want).map_err(table("cal-b"))?;
+    }
+    let splits = [("fit", Some(inputs.fit)), ("cal-a", Some(cal)), ("test", Some(test))];
+    for (name, split) in splits.into_iter().chain([("cal-b", inputs.risk.map(|risk| risk.outcomes))]) {
+        split.map_or(Ok(()), |split| split.check_tree(tree)).map_err(table(name))?;
+    }
+    for input in inputs.open_loop {
+        for predictions in [Some(input.cal), Some(input.test), input.cal_b].into_iter().flatten() {
+            predictions.check_tree(tree).map_err(table(input.name))?;
+        }
+    }
+    for input in inputs.dynamic {
+        for cells in [Some(input.fit), Some(input.cal), Some(input.test), input.cal_b].into_iter().flatten() {
+            cells.check_like(tree, input.fit).map_err(table(input.name))?;
+        }
+    }
+    let open_loop = inputs.open_loop.iter().map(|input| {
+        (input.name, [input.cal.samples(), input.test.samples()], input.cal_b.map(PredictionTable::samples))
+    });
+    let dynamic = inputs
+        .dynamic
+        .iter()
+        .map(|input| (input.name, [input.cal.samples(), input.test.samples()], input.cal_b.map(Cells::samples)));
+    for (name, [on_cal, on_test], on_b) in open_loop.chain(dynamic) {
+        check_shape("samples of cal-a", on_cal, 1, cal.samples()).map_err(table(name))?;
+        check_shape("samples of test", on_test, 1, test.samples()).map_err(table(name))?;
+        if let Some((on_b, cal_b)) = on_b.zip(cal_b) {
+            check_shape("samples of cal-b", on_b, 1, cal_b).map_err(table(name))?;
+        }
+    }
+    Ok(())
+}

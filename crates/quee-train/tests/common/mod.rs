@@ -1,0 +1,279 @@
+//! What several tests share: a small transformer and a plain executor to compare with.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use quee_backbone::params::AttentionOperand;
+use quee_backbone::vit::{Pool, Vit, VitConfig};
+use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, QuantPlan, Value};
+use quee_quant::activation::quantize_row;
+use quee_quant::{ActQuant, QuantWeight, Width, quantize_row_dynamic, reference};
+use quee_train::init_vit;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// 8×8 pictures of one channel, 17 tokens.
+pub fn config(pool: Pool) -> VitConfig {
+    VitConfig {
+        image: 8,
+        channels: 1,
+        patch: 2,
+        dim: 32,
+        depth: 3,
+        heads: 4,
+        hidden: 48,
+        classes: 5,
+        qkv_bias: true,
+        pool,
+    }
+}
+
+/// A transformer with weights five times the usual, so that attention is far from uniform and no part is negligible.
+pub fn vit(pool: Pool, seed: u64) -> Vit {
+    let config = config(pool);
+    let mut checkpoint = init_vit(&config, seed);
+    let tensors = config.tensors().into_iter().map(|(name, shape)| {
+        let data = checkpoint.take(&name, &shape).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed + data.len() as u64);
+        let factor = if shape.len() > 1 { 5.0 } else { 1.0 };
+        let data: Vec<f32> = data.iter().map(|x| x * factor + 0.1 * (rng.random::<f32>() - 0.5)).collect();
+        (name, shape, data)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    Vit::load("small", config, quee_backbone::checkpoint::Checkpoint::from_tensors("test", tensors)).unwrap()
+}
+
+/// Random numbers between −1 and 1.
+pub fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect()
+}
+
+/// Runs programs one scalar at a time: in 64-bit floats, or with integers as `quee_quant::reference` defines them.
+pub struct Plain {
+    pub plan: QuantPlan,
+    pub width: Width,
+}
+
+#[derive(Clone)]
+struct Array {
+    shape: Vec<usize>,
+    data: Vec<f64>,
+}
+
+impl Array {
+    fn last(&self) -> usize {
+        self.shape[self.shape.len() - 1]
+    }
+}
+
+fn array(x: &Value) -> &Array {
+    x.get::<Array>().unwrap()
+}
+
+fn value(shape: &[usize], data: Vec<f64>) -> Result<Value, ExecError> {
+    assert_eq!(shape.iter().product::<usize>(), data.len());
+    Ok(Value::new(Array { shape: shape.to_vec(), data }))
+}
+
+fn map(x: &Value, f: impl Fn(f64) -> f64) -> Result<Value, ExecError> {
+    let x = array(x);
+    value(&x.shape, x.data.iter().map(|&x| f(x)).collect())
+}
+
+/// The error function by its series, and 1 beyond 5 where it differs from 1 by less than 2e-12.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+impl Plain {
+    fn codes(&self, row: &[f32], site: &str) -> Result<(Vec<i8>, ActQuant, i32), ExecError> {
+        let mut codes = vec![0; row.len()];
+        let bits = self.width.act_bits();
+        let (quant, sum) = match self.plan.act(site, bits)? {
+            Some(quant) => {
+                let sum = quantize_row(row, &quant, &mut codes);
+                (quant, sum)
+            }
+            None => quantize_row_dynamic(row, bits, &mut codes),
+        };
+        Ok((codes, quant, sum))
+    }
+}
+
+/// Index of sample b, token t, head h, feature d in queries (0), keys (1) or values (2).
+fn at(a: &Attention, tokens: usize, part: usize, [b, t, h, d]: [usize; 4]) -> usize {
+    (b * tokens + t) * 3 * a.heads * a.head_dim + part * a.heads * a.head_dim + h * a.head_dim + d
+}
+
+fn dot(a: &(Vec<i8>, ActQuant, i32), b: &(Vec<i8>, ActQuant, i32)) -> i32 {
+    let acc: i32 = a.0.iter().zip(&b.0).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum();
+    reference::product_sum(acc, a.0.len(), a.1.zero, a.2, b.1.zero, b.2)
+}
+
+impl Executor for Plain {
+    fn name(&self) -> String {
+        "plain".into()
+    }
+    fn set_width(&mut self, width: Width) -> Result<(), ExecError> {
+        self.width = width;
+        Ok(())
+    }
+    fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<Value, ExecError> {
+        value(shape, data.iter().map(|&x| f64::from(x)).collect())
+    }
+    fn read(&mut self, x: &Value) -> Result<Vec<f32>, ExecError> {
+        Ok(array(x).data.iter().map(|&x| x as f32).collect())
+    }
+    fn shape(&self, x: &Value) -> Result<Vec<usize>, ExecError> {
+        Ok(array(x).shape.clone())
+    }
+    fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
+        let x = array(x);
+        let size = x.data.len() / x.shape[0];
+        let mut shape = x.shape.clone();
+        shape[0] = indices.len();
+        value(&shape, indices.iter().flat_map(|&i| x.data[i * size..(i + 1) * size].to_vec()).collect())
+    }
+    fn patches(&mut self, x: &Value, p: usize) -> Result<Value, ExecError> {
+        let x = array(x);
+        let &[b, c, h, w] = x.shape.as_slice() else { panic!("pictures") };
+        let mut data = Vec::new();
+        for b in 0..b {
+            for (y, x0) in (0..h / p).flat_map(|y| (0..w / p).map(move |x| (y * p, x * p))) {
+                for c0 in 0..c {
+                    for (dy, dx) in (0..p).flat_map(|dy| (0..p).map(move |dx| (dy, dx))) {
+                        data.push(x.data[((b * c + c0) * h + y + dy) * w + x0 + dx]);
+                    }
+                }
+            }
+        }
+        value(&[b, h / p * (w / p), c * p * p], data)
+    }
+    fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
+        let x = array(x);
+        let (n, k) = (linear.outputs, linear.inputs);
+        let mut data = Vec::new();
+        let weight = (!self.width.is_float())
+            .then(|| QuantWeight::quantize(&linear.weight.data, n, k, self.width.weight_bits(), self.plan.weights));
+        for row in x.data.chunks_exact(k) {
+            match &weight {
+                None => data.extend((0..n).map(|j| {
+                    let products = row.iter().zip(&linear.weight.data[j * k..]).map(|(x, &w)| x * f64::from(w));
+                    products.sum::<f64>() + linear.bias.as_ref().map_or(0.0, |b| f64::from(b.data[j]))
+                })),
+                Some(weight) => {
+                    let row: Vec<f32> = row.iter().map(|&x| x as f32).collect();
+                    let (codes, quant, _) = self.codes(&row, &linear.site)?;
+                    let bias = linear.bias.as_ref().map(|b| &*b.data);
+                    data.extend(reference::linear(1, &codes, &[quant], weight, bias).into_iter().map(f64::from));
+                }
+            }
+        }
+        let mut shape = x.shape.clone();
+        *shape.last_mut().unwrap() = n;
+        value(&shape, data)
+    }
+    fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
+        let x = array(x);
+        let rows = x.data.chunks_exact(x.last()).flat_map(|row| {
+            let mean = row.iter().sum::<f64>() / row.len() as f64;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
+            let inverse = 1.0 / (variance + f64::from(norm.eps)).sqrt();
+            let parts = row.iter().zip(norm.weight.data.iter().zip(&*norm.bias.data));
+            parts.map(|(x, (&w, &b))| (x - mean) * inverse * f64::from(w) + f64::from(b)).collect::<Vec<_>>()
+        });
+        value(&x.shape, rows.collect())
+    }
+    fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
+        map(x, |x| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)))
+    }
+    fn add(&mut self, a: &Value, b: &Value) -> Result<Value, ExecError> {
+        value(&array(a).shape, array(a).data.iter().zip(&array(b).data).map(|(a, b)| a + b).collect())
+    }
+    fn prepend(&mut self, x: &Value, tokens: &Param) -> Result<Value, ExecError> {
+        let x = array(x);
+        let (b, d) = (x.shape[0], x.shape[2]);
+        let first = || tokens.data.iter().map(|&x| f64::from(x));
+        let data = x.data.chunks_exact(x.data.len() / b).flat_map(|s| first().chain(s.iter().copied())).collect();
+        value(&[b, x.shape[1] + tokens.data.len() / d, d], data)
+    }
+    fn add_position(&mut self, x: &Value, position: &Param) -> Result<Value, ExecError> {
+        let x = array(x);
+        value(&x.shape, x.data.iter().zip(position.data.iter().cycle()).map(|(x, &p)| x + f64::from(p)).collect())
+    }
+    fn attention_scores(&mut self, qkv: &Value, a: &Attention) -> Result<Value, ExecError> {
+        let qkv = array(qkv);
+        let (b, t) = (qkv.shape[0], qkv.shape[1]);
+        let mut data = Vec::new();
+        for (b, h) in (0..b).flat_map(|b| (0..a.heads).map(move |h| (b, h))) {
+            let row =
+                |part, t0| -> Vec<f64> { (0..a.head_dim).map(|d| qkv.data[at(a, t, part, [b, t0, h, d])]).collect() };
+            for (i, j) in (0..t).flat_map(|i| (0..t).map(move |j| (i, j))) {
+                let (q, k) = (row(0, i), row(1, j));
+                data.push(if self.width.is_float() {
+                    q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * f64::from(a.scale)
+                } else {
+                    let single = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+                    let q = self.codes(&single(&q), &a.operand_site(AttentionOperand::Query))?;
+                    let k = self.codes(&single(&k), &a.operand_site(AttentionOperand::Key))?;
+                    f64::from(dot(&q, &k) as f32 * (q.1.scale * k.1.scale * a.scale))
+                });
+            }
+        }
+        value(&[b, a.heads, t, t], data)
+    }
+    fn softmax(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let x = array(x);
+        let rows = x.data.chunks_exact(x.last()).flat_map(|row| {
+            let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = row.iter().map(|x| (x - top).exp()).sum();
+            row.iter().map(|x| (x - top).exp() / sum).collect::<Vec<_>>()
+        });
+        value(&x.shape, rows.collect())
+    }
+    fn attention_values(&mut self, p: &Value, qkv: &Value, a: &Attention) -> Result<Value, ExecError> {
+        let (p, qkv) = (array(p), array(qkv));
+        let (b, t) = (qkv.shape[0], qkv.shape[1]);
+        let mut data = vec![0.0; b * t * a.heads * a.head_dim];
+        for (b, h) in (0..b).flat_map(|b| (0..a.heads).map(move |h| (b, h))) {
+            let v = |j, d| qkv.data[at(a, t, 2, [b, j, h, d])];
+            let all: Vec<f32> = (0..t).flat_map(|j| (0..a.head_dim).map(move |d| v(j, d) as f32)).collect();
+            let head = (!self.width.is_float()).then(|| self.codes(&all, &a.operand_site(AttentionOperand::Value)));
+            let head = head.transpose()?;
+            for i in 0..t {
+                let row = &p.data[((b * a.heads + h) * t + i) * t..][..t];
+                let single: Vec<f32> = row.iter().map(|&p| p as f32).collect();
+                for d in 0..a.head_dim {
+                    data[((b * t + i) * a.heads + h) * a.head_dim + d] = match &head {
+                        None => (0..t).map(|j| row[j] * v(j, d)).sum(),
+                        Some((codes, quant, _)) => {
+                            let codes: Vec<i8> = (0..t).map(|j| codes[j * a.head_dim + d]).collect();
+                            let sum = codes.iter().map(|&c| i32::from(c)).sum();
+                            let p = self.codes(&single, &a.operand_site(AttentionOperand::Probabilities))?;
+                            f64::from(dot(&p, &(codes, *quant, sum)) as f32 * (p.1.scale * quant.scale))
+                        }
+                    };
+                }
+            }
+        }
+        value(&[b, t, a.heads * a.head_dim], data)
+    }
+    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let x = array(x);
+        let (b, d) = (x.shape[0], x.shape[2]);
+        value(&[b, d], x.data.chunks_exact(x.shape[1] * d).flat_map(|s| s[..d].to_vec()).collect())
+    }
+    fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
+        let x = array(x);
+        let (b, t, d) = (x.shape[0], x.shape[1], x.shape[2]);
+        let mean = |s: &[f64], j: usize| (skip..t).map(|i| s[i * d + j]).sum::<f64>() / (t - skip) as f64;
+        value(&[b, d], x.data.chunks_exact(t * d).flat_map(|s| (0..d).map(move |j| mean(s, j))).collect())
+    }
+}

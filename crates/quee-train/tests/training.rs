@@ -1,0 +1,313 @@
+//! Trainings learn what there is to learn, and give the same bits whatever the number of threads.
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{config, noise};
+use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::vit::{Pool, Vit};
+use quee_backbone::{Backbone, Executor};
+use quee_heads::{Ensemble, Mlp};
+use quee_train::gates::log_loss;
+use quee_train::{
+    BurnExecutor, EpochReport, ExitConfig, ExitHead, GateConfig, GateMember, GateRows, Pictures, PretrainConfig,
+    TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
+};
+
+/// Runs `work` with pools of one, two and five threads and checks that it gives the same each time.
+fn same_for_all_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl Fn() -> T + Sync) -> T {
+    let run = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&work);
+    let first = run(1);
+    for threads in [2, 5] {
+        assert!(run(threads) == first, "{threads} threads give other bits than one");
+    }
+    first
+}
+
+/// Pictures whose class is the row pair or column that is bright, under noise.
+fn pictures(count: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
+    let mut images = noise(count * 64, seed);
+    let labels: Vec<u16> = (0..count).map(|i| (i * 7 % 5) as u16).collect();
+    for (image, &label) in images.chunks_exact_mut(64).zip(&labels) {
+        for (place, pixel) in image.iter_mut().enumerate() {
+            let (y, x) = (place / 8, place % 8);
+            let bright = if label < 3 { y / 2 == usize::from(label) } else { x / 2 == usize::from(label) - 2 };
+            *pixel += if bright { 1.0 } else { 0.0 };
+        }
+    }
+    (images, labels)
+}
+
+type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+fn pretrained(settings: &PretrainConfig) -> (Tensors, Vec<EpochReport>) {
+    let config = config(Pool::ClassToken);
+    let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
+    let ((images, labels), (held_images, held_labels)) = (pictures(200, 1), pictures(100, 2));
+    let mut reports = Vec::new();
+    let tensors = pretrain(
+        &vit,
+        Pictures { images: &images, labels: &labels },
+        Pictures { images: &held_images, labels: &held_labels },
+        settings,
+        &|picture, rng| {
+            let shade = rand::RngExt::random::<f32>(rng) - 0.5;
+            picture.iter().map(|x| x + shade).collect()
+        },
+        &mut |report| {
+            reports.push(*report);
+            ControlFlow::Continue(())
+        },
+    );
+    (tensors.unwrap(), reports)
+}
+
+#[test]
+fn pretraining_learns_and_returns_what_it_reports() {
+    let settings =
+        PretrainConfig { epochs: 25, batch: 50, warmup_epochs: 2, learning_rate: 3e-3, ..Default::default() };
+    let (tensors, reports) = same_for_all_threads(|| pretrained(&settings));
+    let last = reports[24];
+    assert_eq!(reports.iter().map(|r| r.epoch).collect::<Vec<_>>(), (1..=25).collect::<Vec<_>>());
+    assert!(reports[0].loss > 1.4 && last.loss < 1.0, "{reports:?}");
+    assert!(last.train_accuracy > 0.85 && last.validation_accuracy > 0.8, "{last:?}");
+
+    let trained = Vit::load("trained", config(Pool::ClassToken), Checkpoint::from_tensors("trained", tensors)).unwrap();
+    let (images, labels) = pictures(100, 2);
+    let mut executor = BurnExecutor::float(flex_device());
+    let images = executor.input(&[100, 1, 8, 8], &images).unwrap();
+    let logits = trained.forward(&mut executor, &images).unwrap();
+    let logits = executor.read(&logits).unwrap();
+    let answer = |row: &[f32]| (0..5).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    let right = logits.chunks(5).zip(&labels).filter(|(row, label)| answer(row) == usize::from(**label)).count();
+    assert_eq!(right as f64 / 100.0, last.validation_accuracy);
+}
+
+#[test]
+fn pretraining_depends_on_the_seed() {
+    let run = |seed| pretrained(&PretrainConfig { epochs: 1, seed, ..Default::default() }).0;
+    assert_ne!(run(0), run(1));
+}
+
+#[test]
+fn pretraining_stops_on_request_and_refuses_bad_data() {
+    let config = config(Pool::ClassToken);
+    let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
+    let (images, mut labels) = pictures(8, 1);
+    let settings = PretrainConfig::default();
+    let calls = AtomicUsize::new(0);
+    let run = |labels: &[u16], settings: &PretrainConfig| {
+        let data = Pictures { images: &images, labels };
+        pretrain(&vit, data, data, settings, &|x, _| x.to_vec(), &mut |_| {
+            if calls.fetch_add(1, Ordering::Relaxed) == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    };
+    assert!(matches!(run(&labels, &settings), Err(TrainError::Stopped { epoch: 2 })));
+    assert!(matches!(run(&labels[..7], &settings), Err(TrainError::Length { .. })));
+    let wrong = PretrainConfig { label_smoothing: 1.5, ..Default::default() };
+    assert!(matches!(run(&labels, &wrong), Err(TrainError::Setting { what: "label smoothing", .. })));
+    let wild = PretrainConfig { learning_rate: 1e30, warmup_epochs: 0, ..Default::default() };
+    assert!(matches!(run(&labels, &wild), Err(TrainError::Diverged { .. })));
+    labels[3] = 5;
+    assert!(matches!(run(&labels, &settings), Err(TrainError::Label { index: 3, label: 5, classes: 5 })));
+}
+
+/// Features of `classes` clouds.
+fn clouds(rows: usize, dim: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
+    let (centres, mut features) = (noise(classes * dim, 77), noise(rows * dim, seed));
+    let labels: Vec<u16> = (0..rows).map(|row| (row % classes) as u16).collect();
+    for (row, &label) in features.chunks_exact_mut(dim).zip(&labels) {
+        row.iter_mut().zip(&centres[usize::from(label) * dim..]).for_each(|(x, c)| *x = 2.0 * *x + c);
+    }
+    (features, labels)
+}
+
+fn accuracy(head: &ExitHead, features: &[f32], labels: &[u16]) -> f64 {
+    let answer = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    let rows = head.logits(features);
+    let right = rows.chunks(head.classes).zip(labels).filter(|(row, label)| answer(row) == usize::from(**label));
+    right.count() as f64 / labels.len() as f64
+}
+
+#[test]
+fn exits_learn_clouds_of_features() {
+    let ((features, labels), (new_features, new_labels)) = (clouds(900, 64, 10, 1), clouds(500, 64, 10, 2));
+    let head = same_for_all_threads(|| train_exit(&features, &labels, 64, 10, &ExitConfig::default(), None).unwrap());
+    let found = accuracy(&head, &new_features, &new_labels);
+    assert!(found > 0.9, "{found}");
+}
+
+#[test]
+fn exits_start_from_given_weights() {
+    let (features, labels) = clouds(60, 8, 3, 1);
+    let (weight, bias) = (noise(24, 3), noise(3, 4));
+    let none = ExitConfig { epochs: 0, ..Default::default() };
+    let head = train_exit(&features, &labels, 8, 3, &none, Some((&weight, &bias))).unwrap();
+    assert_eq!((&head.weight, &head.bias), (&weight, &bias));
+    let row = &features[..8];
+    let by_hand = |class: usize| bias[class] + (0..8).map(|i| weight[class * 8 + i] * row[i]).sum::<f32>();
+    head.logits(row).iter().enumerate().for_each(|(class, logit)| assert!((logit - by_hand(class)).abs() < 1e-5));
+
+    let one = ExitConfig { epochs: 1, ..Default::default() };
+    let moved = train_exit(&features, &labels, 8, 3, &one, Some((&weight, &bias))).unwrap();
+    // One step of Adam moves each value by about the learning rate.
+    assert!(moved.weight.iter().zip(&weight).all(|(a, b)| (a - b).abs() < 0.011) && moved.weight != weight);
+}
+
+#[test]
+fn exits_refuse_bad_data() {
+    let (mut features, labels) = clouds(6, 8, 3, 1);
+    let run = |features: &[f32], labels: &[u16]| train_exit(features, labels, 8, 3, &ExitConfig::default(), None);
+    assert!(matches!(run(&features[1..], &labels), Err(TrainError::Length { .. })));
+    assert!(matches!(run(&[], &[]), Err(TrainError::Empty { .. })));
+    features[9] = f32::NAN;
+    assert!(matches!(run(&features, &labels), Err(TrainError::Value { index: 9, .. })));
+}
+
+const INPUTS: usize = 6;
+const OUTPUTS: usize = 4;
+
+/// True probabilities of error: a bump in one feature, which no linear function has, and slopes in the others.
+fn truth(row: &[f32]) -> [f32; OUTPUTS] {
+    std::array::from_fn(|o| {
+        let z = -1.0 + 3.0 * row[0].abs() - 2.0 * row[1] * o as f32 / 3.0 + row[2 + o % 4];
+        1.0 / (1.0 + (-z).exp())
+    })
+}
+
+struct Rows {
+    features: Vec<f32>,
+    targets: Vec<f32>,
+}
+
+impl Rows {
+    /// Soft targets.
+    fn soft(count: usize, seed: u64) -> Self {
+        let features: Vec<f32> = noise(count * INPUTS, seed).iter().map(|x| 1.7 * x).collect();
+        let targets = features.chunks_exact(INPUTS).flat_map(truth).collect();
+        Self { features, targets }
+    }
+
+    /// Outcomes 0 and 1 drawn from the soft targets.
+    fn drawn(count: usize, seed: u64) -> Self {
+        let mut rows = Self::soft(count, seed);
+        let draws = noise(rows.targets.len(), seed + 1000);
+        rows.targets.iter_mut().zip(draws).for_each(|(t, draw)| *t = f32::from(u8::from((draw + 1.0) / 2.0 < *t)));
+        rows
+    }
+
+    fn view(&self) -> GateRows<'_> {
+        GateRows { inputs: INPUTS, outputs: OUTPUTS, features: &self.features, targets: &self.targets }
+    }
+}
+
+fn loss_of(members: Vec<Mlp>, rows: &Rows) -> f64 {
+    let ensemble = Ensemble { members };
+    ensemble.check(INPUTS, OUTPUTS).unwrap();
+    let (mut all, mut one) = (Vec::new(), Vec::new());
+    for row in rows.features.chunks_exact(INPUTS) {
+        ensemble.probabilities(row, &mut one);
+        all.extend_from_slice(&one);
+    }
+    log_loss(&all, &rows.targets)
+}
+
+fn networks(members: &[GateMember]) -> Vec<Mlp> {
+    members.iter().map(|m| m.network.clone()).collect()
+}
+
+/// Log loss of answering every output with its mean.
+fn base_rate_loss(rows: &Rows) -> f64 {
+    let n = (rows.targets.len() / OUTPUTS) as f32;
+    let rates: Vec<f32> = (0..OUTPUTS).map(|o| rows.targets.iter().skip(o).step_by(OUTPUTS).sum::<f32>() / n).collect();
+    log_loss(&rates.repeat(rows.targets.len() / OUTPUTS), &rows.targets)
+}
+
+#[test]
+fn gates_learn_a_known_function() {
+    let (held_out, test) = (Rows::drawn(300, 2), Rows::drawn(3000, 3));
+    let ideal = log_loss(&Rows::soft(3000, 3).targets, &test.targets);
+    let base = base_rate_loss(&test);
+    assert!(base - ideal > 0.15, "there is something to learn: {base} {ideal}");
+    for train in [Rows::soft(2000, 1), Rows::drawn(2000, 1)] {
+        let run = |config: &GateConfig| train_gate(train.view(), held_out.view(), config).unwrap();
+        let ensemble = same_for_all_threads(|| run(&GateConfig::default()));
+        let linear = run(&GateConfig { hidden: 0, ..Default::default() });
+        assert!(linear.iter().all(|m| m.network.w1.is_empty() && m.network.w2.len() == INPUTS * OUTPUTS));
+        let (found, linear) = (loss_of(networks(&ensemble), &test), loss_of(networks(&linear), &test));
+        assert!(found < base - 0.7 * (base - ideal), "{found} between {ideal} and {base}");
+        assert!(linear < base - 0.1 * (base - ideal) && found < linear - 0.03, "{linear} between {found} and {base}");
+    }
+}
+
+#[test]
+fn the_network_of_the_best_epoch_is_returned() {
+    // Few rows and no decay: networks soon learn them by heart.
+    let (train, held_out) = (Rows::drawn(100, 1), Rows::drawn(300, 2));
+    let settings = GateConfig { weight_decay: 0.0, patience: 6, learning_rate: 0.03, ..Default::default() };
+    let members = train_gate(train.view(), held_out.view(), &settings).unwrap();
+    for (index, member) in members.iter().enumerate() {
+        assert!(member.epoch > 0 && member.epoch < settings.max_epochs - settings.patience, "epoch {}", member.epoch);
+        let again = loss_of(vec![member.network.clone()], &held_out);
+        assert!((again - member.log_loss).abs() < 1e-6, "{again} {}", member.log_loss);
+        let ended = GateConfig { max_epochs: member.epoch, ..settings.clone() };
+        assert_eq!(train_gate(train.view(), held_out.view(), &ended).unwrap()[index], *member);
+        let later = GateConfig { max_epochs: member.epoch + settings.patience, ..settings.clone() };
+        assert_eq!(train_gate(train.view(), held_out.view(), &later).unwrap()[index], *member);
+    }
+}
+
+#[test]
+fn members_differ_from_each_other_but_not_by_their_number() {
+    let (train, held_out) = (Rows::soft(200, 1), Rows::drawn(100, 2));
+    let run = |members, seed| {
+        let settings = GateConfig { members, seed, max_epochs: 5, ..Default::default() };
+        train_gate(train.view(), held_out.view(), &settings).unwrap()
+    };
+    let three = run(3, 0);
+    assert_eq!(run(1, 0)[0], three[0]);
+    assert_ne!(three[0].network, three[1].network);
+    assert_ne!(run(1, 1)[0].network, three[0].network);
+}
+
+#[test]
+fn absent_targets_teach_nothing() {
+    let held_out = Rows::drawn(300, 2);
+    let settings = GateConfig { members: 1, max_epochs: 30, ..Default::default() };
+    let run = |train: &Rows| train_gate(train.view(), held_out.view(), &settings).unwrap().remove(0);
+    // Output 1 is never known; output 2 only where the first feature is negative, where it is always an error.
+    let mut train = Rows::soft(1000, 1);
+    for row in 0..1000 {
+        train.targets[row * OUTPUTS + 1] = f32::NAN;
+        train.targets[row * OUTPUTS + 2] = if train.features[row * INPUTS] < 0.0 { 1.0 } else { f32::NAN };
+    }
+    let member = run(&train);
+    assert_eq!(member.network.b2[1], 0.0);
+    let mut logits = Vec::new();
+    let test = Rows::soft(200, 3);
+    for row in test.features.chunks_exact(INPUTS) {
+        member.network.forward(row, &mut logits);
+        assert!(logits[2] > 1.0, "all that is known of output 2 are errors: {logits:?}");
+    }
+    assert!(member.log_loss.is_finite());
+}
+
+#[test]
+fn gates_refuse_bad_data() {
+    let (train, held_out) = (Rows::soft(20, 1), Rows::drawn(10, 2));
+    let run = |train: GateRows<'_>, config: &GateConfig| train_gate(train, held_out.view(), config);
+    let config = GateConfig::default();
+    let missing = [f32::NAN; 20 * OUTPUTS];
+    let none = GateRows { targets: &missing, ..train.view() };
+    assert!(matches!(run(none, &config), Err(TrainError::Empty { .. })));
+    let mut wrong = train.targets.clone();
+    wrong[7] = 1.5;
+    let outside = GateRows { targets: &wrong, ..train.view() };
+    assert!(matches!(run(outside, &config), Err(TrainError::Value { index: 7, .. })));
+    let short = GateRows { targets: &wrong[1..], ..train.view() };
+    assert!(run(short, &config).is_err());
+    let none = GateConfig { members: 0, ..GateConfig::default() };
+    assert!(matches!(run(train.view(), &none), Err(TrainError::Setting { what: "members", .. })));
+}

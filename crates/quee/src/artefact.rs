@@ -1,0 +1,191 @@
+//! `policy.safetensors`: everything that is needed to run a policy later.
+//!
+//! Tensors: the backbone under `backbone.<name>`, exits under `exit<s>.weight|bias`. Notes (JSON): the recipe, the quantizers,
+//! the gates with their networks, the rates at gate 0, the settings of λ with their cost on *cal-a*, the costs of all parts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::presets;
+use quee_backbone::tensor_file::{TensorData, encode};
+use quee_backbone::vit::Vit;
+use quee_backbone::{Backbone, QuantPlan};
+use quee_heads::{ExitHead, GatePredictor};
+use quee_policy::cost::CostTable;
+use quee_policy::tree::PathTree;
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::Recipe;
+use crate::results::Study;
+use crate::run::path_tree;
+use crate::stages::answers::ExitHeads;
+use crate::stages::study::OPEN_LOOP;
+
+const FORMAT: &str = "quee policy 1";
+
+/// A λ and what it costs on *cal-a*.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LambdaSetting {
+    /// λ; `None` stands for infinity, which JSON cannot write.
+    pub lambda: Option<f64>,
+    /// Mean cost relative to float on *cal-a*.
+    pub cal_cost: f64,
+    /// Accuracy on *cal-a*.
+    pub cal_accuracy: f64,
+}
+
+/// What the notes of the file hold.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Notes {
+    recipe: Recipe,
+    plan: QuantPlan,
+    gates: Vec<GatePredictor>,
+    root_rates: Vec<f32>,
+    settings: Vec<LambdaSetting>,
+    cost: CostTable,
+    class_names: Vec<String>,
+    seed: u64,
+    weights_origin: String,
+}
+
+/// A policy read back.
+pub struct StoredPolicy {
+    /// Settings of the run.
+    pub recipe: Recipe,
+    /// Frozen backbone.
+    pub backbone: Vit,
+    /// How pictures are normalised: mean and deviation of each channel.
+    pub normalisation: (&'static [f32], &'static [f32]),
+    /// Quantizers.
+    pub plan: Arc<QuantPlan>,
+    /// Exits.
+    pub heads: ExitHeads,
+    /// Gates 1 to segments − 1.
+    pub gates: Vec<GatePredictor>,
+    /// Predictions at gate 0.
+    pub root_rates: Vec<f32>,
+    /// Settings of λ, ascending.
+    pub settings: Vec<LambdaSetting>,
+    /// Costs of all parts in GBOPs.
+    pub cost: CostTable,
+    /// Names of the classes.
+    pub class_names: Vec<String>,
+    /// Seed of exits and gates.
+    pub seed: u64,
+    /// Paths.
+    pub tree: PathTree,
+}
+
+/// The bytes of the file: the first seed's policy.
+///
+/// # Errors
+/// When the parts cannot be represented.
+pub fn write(study: &Study) -> Result<Vec<u8>> {
+    let seed = &study.seeds[0];
+    let method =
+        seed.result.methods.iter().find(|m| m.name == OPEN_LOOP).context("the study has no open-loop policy")?;
+    let settings = method.settings.iter().map(|s| LambdaSetting {
+        lambda: s.parameter.is_finite().then_some(s.parameter),
+        cal_cost: s.cal.mean_cost(),
+        cal_accuracy: s.cal.accuracy(),
+    });
+    let notes = Notes {
+        recipe: study.recipe.clone(),
+        plan: (*study.plan).clone(),
+        gates: seed.trained.gates.iter().map(|gate| gate.predictor.clone()).collect(),
+        root_rates: seed.trained.root_rates.clone(),
+        settings: settings.collect(),
+        cost: seed.ledger.cost().clone(),
+        class_names: study.prepared.data.class_names.clone(),
+        seed: seed.seed,
+        weights_origin: study.prepared.weights_origin.clone(),
+    };
+    let mut tensors = Vec::new();
+    for param in study.prepared.backbone.params() {
+        tensors.push(TensorData::f32(
+            format!("backbone.{}", param.name),
+            param.shape.clone(),
+            param.data.iter().copied(),
+        ));
+    }
+    for (index, head) in seed.trained.heads.0.iter().enumerate() {
+        let (shape, exit) = (vec![head.classes, head.dim], index + 1);
+        tensors.push(TensorData::f32(format!("exit{exit}.weight"), shape, head.weight.iter().copied()));
+        tensors.push(TensorData::f32(format!("exit{exit}.bias"), vec![head.classes], head.bias.iter().copied()));
+    }
+    let metadata = BTreeMap::from([
+        ("format".to_owned(), FORMAT.to_owned()),
+        ("policy".to_owned(), serde_json::to_string(&notes).context("the policy is not representable in JSON")?),
+    ]);
+    Ok(encode(&tensors, &metadata))
+}
+
+/// Reads the policy of the run in `folder`.
+///
+/// # Errors
+/// When the file is missing, damaged, or of another version.
+pub fn read(folder: &Path) -> Result<StoredPolicy> {
+    let path = folder.join("policy.safetensors");
+    let file = path.display().to_string();
+    ensure!(
+        path.is_file(),
+        "{file}: no such file; hint: --run takes the results folder of a finished run, e.g. runs/digits/latest"
+    );
+    let mut checkpoint = Checkpoint::read(&path)?;
+    let damaged = || format!("{file}: the policy is damaged or of another version; hint: run the recipe again");
+    let format = checkpoint.metadata().get("format").cloned().unwrap_or_default();
+    ensure!(
+        format == FORMAT,
+        "{file}: format `{format}`, expected `{FORMAT}`; hint: run the recipe again with this version"
+    );
+    let notes = checkpoint.metadata().get("policy").with_context(damaged)?;
+    let Notes { recipe, plan, gates, root_rates, settings, cost, class_names, seed, weights_origin } =
+        serde_json::from_str(notes).with_context(damaged)?;
+
+    let preset = presets::find(&recipe.backbone.preset)?;
+    let mut config = preset.config.clone();
+    config.classes = class_names.len();
+    let mut tensors = Vec::new();
+    for (name, shape) in config.tensors() {
+        let data = checkpoint.take(&format!("backbone.{name}"), &shape)?;
+        tensors.push((name, shape, data.to_vec()));
+    }
+    let backbone = preset.load(Checkpoint::from_tensors(&weights_origin, tensors))?;
+    let (dim, classes) = (backbone.feature_dim(), backbone.classes());
+    let mut heads = Vec::new();
+    for index in 1..=recipe.paths.segments.len() {
+        let weight = checkpoint.take(&format!("exit{index}.weight"), &[classes, dim])?.to_vec();
+        let bias = checkpoint.take(&format!("exit{index}.bias"), &[classes])?.to_vec();
+        heads.push(ExitHead { dim, classes, weight, bias });
+    }
+    checkpoint.finish()?;
+    let tree = path_tree(&recipe)?;
+    cost.check(&tree).with_context(damaged)?;
+    let fits = gates.len() + 1 == tree.segments()
+        && gates
+            .iter()
+            .enumerate()
+            .all(|(i, gate)| gate.gate() == i + 1 && gate.suffixes() == tree.suffix_count(i + 1))
+        && root_rates.len() == tree.suffix_count(0)
+        && !settings.is_empty();
+    ensure!(fits, "{}", damaged());
+    let normalisation = (preset.mean, preset.std);
+    let (plan, heads) = (Arc::new(plan), ExitHeads(heads));
+    Ok(StoredPolicy {
+        recipe,
+        backbone,
+        normalisation,
+        plan,
+        heads,
+        gates,
+        root_rates,
+        settings,
+        cost,
+        class_names,
+        seed,
+        tree,
+    })
+}

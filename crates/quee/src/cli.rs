@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::cancel::{Cancel, Cancelled};
+use crate::recipe::{self, Backend, Recipe};
+use crate::{predict, pretrain, run};
+
+/// Exit code of every failure that has its cause outside the program.
+const FAILED: u8 = 2;
+/// Exit code after Ctrl-C, as shells expect it.
+const INTERRUPTED: u8 = 130;
+
+/// Combine quantization and early exiting, sample by sample, on frozen vision transformers.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an experiment from a recipe; results go to <out>/<recipe>/<id>/
+    Run(RunArgs),
+    /// Look at recipes
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
+    /// Classify pictures with the policy that a run has stored
+    Predict(predict::PredictArgs),
+    /// Train a backbone from scratch, as described in a TOML file
+    Pretrain(pretrain::PretrainArgs),
+}
+
+#[derive(Subcommand)]
+enum RecipeCommand {
+    /// Print a recipe with every setting and default
+    Show(RecipeArgs),
+    /// Print every setting with its default and explanation
+    Keys,
+}
+
+/// Which recipe, and what to change in it.
+#[derive(Args)]
+struct RecipeArgs {
+    /// Recipe file, e.g. experiments/digits/recipe.toml
+    recipe: PathBuf,
+    /// Variant of the recipe, a table [profile.NAME] in it
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Change one setting; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// What runs the backbone
+    #[arg(long)]
+    backend: Option<Backend>,
+    /// Run this seed only, instead of the recipe's list
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Threads; 0 is one per processor. Results do not depend on it
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// File or folder with the data set [default: $QUEE_DATA/<name>, or what is embedded]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Weights of the backbone, in safetensors [default: what is embedded]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Where results go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+}
+
+impl RecipeArgs {
+    fn load(&self) -> Result<Recipe> {
+        let mut recipe = recipe::load(&self.recipe, self.profile.as_deref(), &self.sets)?;
+        if let Some(backend) = self.backend {
+            recipe.backend = backend;
+        }
+        if let Some(seed) = self.seed {
+            recipe.seeds = vec![seed];
+        }
+        if let Some(threads) = self.threads {
+            recipe.threads = threads;
+        }
+        Ok(recipe)
+    }
+}
+
+/// Parses the command line and carries it out.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("QUEE_LOG"))
+        .with_writer(std::io::stderr)
+        .init();
+    match carry_out(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<Cancelled>().is_some() => {
+            eprintln!("{error}");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<()> {
+    match command {
+        Command::Run(args) => {
+            let recipe = args.recipe.load()?;
+            let options = run::Options { data: args.data, weights: args.weights, out: args.out };
+            let threads = recipe.threads;
+            let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cancel))?;
+            print(&format!("{}\n", folder.display()))
+        }
+        Command::Recipe(RecipeCommand::Show(args)) => print(&toml::to_string(&args.load()?)?),
+        Command::Recipe(RecipeCommand::Keys) => print(recipe::BASE),
+        Command::Predict(args) => print(&predict::predict(&args)?),
+        Command::Pretrain(args) => supervised(args.threads, |pool, cancel| async move {
+            let work = move || pool.install(|| pretrain::pretrain(&args, &cancel));
+            tokio::task::spawn_blocking(work)
+                .await
+                .context("training broke down; this is a defect of quee, please report it")?
+        }),
+    }
+}
+
+/// Writes to the standard output; a reader that has gone is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to the standard output"),
+        _ => Ok(()),
+    }
+}
+
+/// Runs `work` with a pool of `threads` threads (0: one per processor) while watching for Ctrl-C: the first asks the
+/// stages to stop at their next batch, the second ends the program at once.
+fn supervised<T, F: Future<Output = Result<T>>>(
+    threads: usize,
+    work: impl FnOnce(Arc<rayon::ThreadPool>, Cancel) -> F,
+) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start the threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let cancel = Cancel::default();
+    runtime.block_on(async {
+        let mut task = std::pin::pin!(work(Arc::new(pool), cancel.clone()));
+        loop {
+            tokio::select! {
+                done = &mut task => return done,
+                signal = tokio::signal::ctrl_c() => {
+                    signal.context("cannot watch for Ctrl-C")?;
+                    if cancel.check().is_err() {
+                        std::process::exit(i32::from(INTERRUPTED));
+                    }
+                    eprintln!("stopping after this batch (Ctrl-C again: at once)");
+                    cancel.request();
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,79 @@
+//! What a result needs to be told apart from another: program, machine, backend.
+
+use serde::{Deserialize, Serialize};
+
+/// The environment of a run, as stored in `env.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Version of the program.
+    pub version: String,
+    /// Commit it was built from.
+    pub commit: String,
+    /// Backend and instruction set.
+    pub backend: String,
+    /// Adapter of a graphics backend; the processor otherwise.
+    pub adapter: String,
+    /// `cpu`, or the kind of graphics device.
+    pub device_type: String,
+    /// Driver of the adapter; `none` on the processor.
+    pub driver: String,
+    /// Instruction sets that matter to the kernels.
+    pub cpu_features: Vec<String>,
+    /// Threads in use.
+    pub threads: usize,
+    /// Where exits and predictors are trained.
+    pub training_device: String,
+    /// Operating system and architecture.
+    pub platform: String,
+    /// Seeds.
+    pub seeds: Vec<u64>,
+    /// Start of the run, UTC.
+    pub started: String,
+    /// The command line.
+    pub command: Vec<String>,
+}
+
+impl Environment {
+    /// Looks at the machine.
+    pub fn detect(backend: String, threads: usize, seeds: &[u64]) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("QUEE_COMMIT").into(),
+            backend,
+            adapter: processor(),
+            device_type: "cpu".into(),
+            driver: "none".into(),
+            cpu_features: features(),
+            threads,
+            training_device: "burn flex (cpu)".into(),
+            platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            seeds: seeds.to_vec(),
+            started: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+            command: std::env::args().collect(),
+        }
+    }
+}
+
+/// The processor's own name, where the system tells it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+fn features() -> Vec<String> {
+    let mut found: Vec<&str> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let tests = [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+            ("avxvnni", is_x86_feature_detected!("avxvnni")),
+        ];
+        found.extend(tests.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
+    }
+    found.sort_unstable();
+    found.into_iter().map(str::to_owned).collect()
+}

@@ -1,0 +1,132 @@
+//! The results folder of a run: nothing in it is ever half-written.
+//!
+//! Files are written into a hidden folder beside the final one, which is renamed when everything is there. A run that
+//! fails or is stopped leaves no trace.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+/// A results folder under construction.
+pub struct RunFolder {
+    partial: PathBuf,
+    target: PathBuf,
+    finished: bool,
+}
+
+impl RunFolder {
+    /// Prepares `<out>/<recipe>/<id>`, with an id made of the present time (UTC).
+    ///
+    /// # Errors
+    /// When the place cannot be written to.
+    pub fn create(out: &Path, recipe: &str) -> Result<Self> {
+        let parent = out.join(recipe);
+        let hint =
+            || format!("{}: cannot create the results folder; hint: choose another place with --out", parent.display());
+        fs::create_dir_all(&parent).with_context(hint)?;
+        let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        let stamp: String = stamp.trim_end_matches('Z').chars().filter(|c| *c != '-' && *c != ':').collect();
+        let stamp = stamp.replace('T', "-");
+        for attempt in 0..1000 {
+            let id = if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") };
+            let partial = parent.join(format!(".{id}.partial"));
+            let target = parent.join(&id);
+            if target.exists() {
+                continue;
+            }
+            // Creating the hidden folder claims the id: two runs that start together get different ones.
+            match fs::create_dir(&partial) {
+                Ok(()) => return Ok(Self { partial, target, finished: false }),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).with_context(hint),
+            }
+        }
+        Err(anyhow!("{}: no free name for a results folder", parent.display()))
+    }
+
+    /// Writes one file of the results.
+    ///
+    /// # Errors
+    /// When the disk is full or the folder is not writable.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.partial.join(name);
+        let write = || -> std::io::Result<()> {
+            let mut file = fs::File::create(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        let target = self.target.join(name);
+        write().with_context(|| {
+            format!("{}: cannot write; hint: is the disk full? choose another place with --out", target.display())
+        })
+    }
+
+    /// Where the results will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Makes the results visible and points `latest` at them.
+    ///
+    /// # Errors
+    /// When renaming fails.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        fs::rename(&self.partial, &self.target)
+            .with_context(|| format!("{}: cannot rename the finished results", self.target.display()))?;
+        self.finished = true;
+        point_latest(&self.target)?;
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nothing more can be done about a failure here; the hidden name says that the folder is incomplete.
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// `latest` becomes a link to the newest run, or a text file with its name where links are not to be had.
+fn point_latest(target: &Path) -> Result<()> {
+    let (Some(parent), Some(id)) = (target.parent(), target.file_name()) else { return Ok(()) };
+    let fresh = parent.join(format!(".latest-{}", id.to_string_lossy()));
+    #[cfg(unix)]
+    let made = std::os::unix::fs::symlink(id, &fresh);
+    #[cfg(not(unix))]
+    let made = fs::write(&fresh, id.to_string_lossy().as_bytes());
+    made.and_then(|()| fs::rename(&fresh, parent.join("latest")))
+        .with_context(|| format!("{}: cannot point `latest` at the new results", parent.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abandoned_run_leaves_nothing_behind() {
+        let out = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(out.path(), "r").unwrap();
+        run.write("a.csv", b"1").unwrap();
+        drop(run);
+        assert_eq!(fs::read_dir(out.path().join("r")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn latest_follows_the_newest_run() {
+        let out = tempfile::tempdir().unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let run = RunFolder::create(out.path(), "r").unwrap();
+            run.write("a.csv", b"1").unwrap();
+            ids.push(run.finish().unwrap());
+        }
+        assert_ne!(ids[0], ids[1]);
+        let latest = out.path().join("r/latest").canonicalize().unwrap();
+        assert_eq!(latest, ids[1].canonicalize().unwrap());
+        assert_eq!(fs::read(latest.join("a.csv")).unwrap(), b"1");
+    }
+}

@@ -1,0 +1,264 @@
+//! `quee predict`: a stored policy at work on pictures, gate by gate.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use quee_backbone::Backbone;
+use quee_policy::cost::Charge;
+use quee_policy::lambda::{Outlook, within_budget};
+use quee_policy::tree::{NodeId, ROOT};
+use serde::Serialize;
+
+use crate::artefact::{self, StoredPolicy};
+use crate::backend;
+use crate::recipe::Backend;
+use crate::stages::answers::NodeAnswers;
+use crate::stages::walk::Program;
+
+/// Which policy, which setting, which pictures.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("setting").required(true))]
+pub struct PredictArgs {
+    /// Results folder of a run, e.g. runs/digits/latest
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Price of computing: errors that a whole float run is worth; 0 cares for accuracy alone
+    #[arg(long, group = "setting", value_name = "L")]
+    lambda: Option<f64>,
+    /// Mean cost per picture, relative to the float backbone, e.g. 0.02
+    #[arg(long, group = "setting", value_name = "R")]
+    budget: Option<f64>,
+    /// What runs the backbone [default: as in the run]
+    #[arg(long)]
+    backend: Option<Backend>,
+    /// Print JSON, one object per picture
+    #[arg(long)]
+    json: bool,
+    /// PNG or JPEG files
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+}
+
+/// What the policy considered at one gate.
+#[derive(Serialize)]
+struct GateStep {
+    gate: usize,
+    /// The exit's answer here; nothing at gate 0.
+    answer: Option<String>,
+    confidence: Option<f32>,
+    options: Vec<GateOption>,
+    choice: String,
+    milliseconds: f64,
+}
+
+/// One continuation.
+#[derive(Serialize)]
+struct GateOption {
+    continuation: String,
+    predicted_error: f64,
+    /// Cost still to be paid, relative to float.
+    remaining_cost: f64,
+    objective: f64,
+}
+
+/// One picture.
+#[derive(Serialize)]
+struct Prediction {
+    image: String,
+    class: String,
+    probability: f32,
+    predicted_error: f64,
+    exit: usize,
+    path: Vec<String>,
+    relative_cost: f64,
+    gbops: f64,
+    milliseconds: f64,
+    lambda: Option<f64>,
+    gates: Vec<GateStep>,
+}
+
+/// Classifies the pictures; the text to print.
+///
+/// # Errors
+/// When the run or a picture cannot be read, or no setting is within the budget.
+pub fn predict(args: &PredictArgs) -> Result<String> {
+    let policy = artefact::read(&args.run)?;
+    let lambda = choose_lambda(args, &policy)?;
+    let shape = policy.backbone.image_shape();
+    let mut pictures = Vec::new();
+    for image in &args.images {
+        pictures.push(quee_data::read_picture(image, shape)?);
+    }
+    let engine = backend::engine(args.backend.unwrap_or(policy.recipe.backend), policy.plan.clone());
+    let mut executor = engine.executor();
+    let mut text = String::new();
+    for (image, mut pixels) in args.images.iter().zip(pictures) {
+        let (mean, std) = policy.normalisation;
+        quee_data::normalize(&mut pixels, shape[1] * shape[2], mean, std);
+        let mut prediction = classify(&policy, executor.as_mut(), &pixels, lambda)?;
+        prediction.image = image.display().to_string();
+        if args.json {
+            text += &serde_json::to_string(&prediction)?;
+            text.push('\n');
+        } else {
+            text += &describe(&prediction);
+        }
+    }
+    Ok(text)
+}
+
+/// λ as given, or the smallest one whose mean cost on *cal-a* is within the budget.
+fn choose_lambda(args: &PredictArgs, policy: &StoredPolicy) -> Result<f64> {
+    match (args.lambda, args.budget) {
+        (Some(lambda), _) if lambda.is_nan() || lambda < 0.0 => bail!("--lambda {lambda}: must be 0 or larger"),
+        (Some(lambda), _) => Ok(lambda),
+        (None, Some(budget)) => {
+            let settings: Vec<(f64, f64)> =
+                policy.settings.iter().map(|s| (s.lambda.unwrap_or(f64::INFINITY), s.cal_cost)).collect();
+            let least = settings.iter().map(|s| s.1).fold(f64::INFINITY, f64::min);
+            let found = within_budget(&settings, budget).with_context(|| {
+                format!("--budget {budget}: no setting is that cheap; hint: the cheapest costs {least:.4} of the float backbone on average")
+            })?;
+            Ok(settings[found].0)
+        }
+        (None, None) => bail!("name a price with --lambda or a budget with --budget"),
+    }
+}
+
+/// Runs the policy on one picture.
+fn classify(
+    policy: &StoredPolicy,
+    executor: &mut dyn quee_backbone::Executor,
+    pixels: &[f32],
+    lambda: f64,
+) -> Result<Prediction> {
+    let (tree, recipe) = (&policy.tree, &policy.recipe);
+    let widths = &recipe.quant.widths;
+    let names: Vec<String> = widths.iter().map(ToString::to_string).collect();
+    let relative = |node: NodeId| policy.cost.relative(policy.cost.path(tree, node, Charge::Learned));
+    let program = Program { backbone: &policy.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+
+    let start = Instant::now();
+    let mut tokens = program.stem(executor, pixels, recipe.quant.stem)?;
+    let mut node = ROOT;
+    let mut predicted = policy.root_rates.clone();
+    let mut answer = NodeAnswers::default();
+    let mut gates = Vec::new();
+    let mut gate_start = Instant::now();
+    let mut expected = 1.0;
+    loop {
+        let depth = tree.node(node).depth;
+        if depth == tree.segments() {
+            break;
+        }
+        let here = relative(node);
+        let ways: Vec<_> = tree
+            .continuations(node)
+            .into_iter()
+            .map(|way| {
+                let cost = if way.first.is_some() { relative(way.end) - here } else { 0.0 };
+                (way, Outlook { error: f64::from(predicted[way.suffix]), cost })
+            })
+            .collect();
+        let best = ways.iter().min_by(|a, b| a.1.compare(&b.1, lambda)).context("a gate has at least one way on")?;
+        expected = best.1.error;
+        let label = |suffix: usize| match tree.suffix_path(depth, suffix) {
+            path if path.is_empty() => "exit".to_owned(),
+            path => path.iter().map(|&w| names[w].as_str()).collect::<Vec<_>>().join(" > "),
+        };
+        gates.push(GateStep {
+            gate: depth,
+            answer: answer.answers.first().map(|&class| policy.class_names[usize::from(class)].clone()),
+            confidence: answer.confidence.first().copied(),
+            options: ways
+                .iter()
+                .map(|(way, outlook)| GateOption {
+                    continuation: label(way.suffix),
+                    predicted_error: outlook.error,
+                    remaining_cost: outlook.cost,
+                    objective: outlook.error + if lambda.is_finite() { lambda * outlook.cost } else { 0.0 },
+                })
+                .collect(),
+            choice: label(best.0.suffix),
+            milliseconds: gate_start.elapsed().as_secs_f64() * 1e3,
+        });
+        let Some(next) = best.0.first else { break };
+        gate_start = Instant::now();
+        node = next;
+        let width = widths[tree.node(node).width.context("a step has a width")?];
+        tokens = program.segment(executor, depth, width, &tokens)?;
+        let features = program.features(executor, &tokens)?;
+        let previous = (depth > 0).then(|| std::mem::take(&mut answer.probabilities));
+        answer = NodeAnswers::compute(&policy.heads.0[depth], &features);
+        if let Some(gate) = policy.gates.get(depth) {
+            let mut row = Vec::new();
+            let so_far = tree.widths_of(node);
+            gate.spec().write(depth + 1, &answer.probabilities, previous.as_deref(), &so_far, &features, &mut row);
+            gate.predict(&row, tree.prefix_index(node), &mut predicted);
+        }
+    }
+    let class = answer.answers.first().copied().context("the policy runs at least one segment")?;
+    let cost = relative(node);
+    Ok(Prediction {
+        image: String::new(),
+        class: policy.class_names[usize::from(class)].clone(),
+        probability: answer.confidence[0],
+        predicted_error: expected,
+        exit: tree.node(node).depth,
+        path: tree.widths_of(node).into_iter().map(|w| names[w].clone()).collect(),
+        relative_cost: cost,
+        gbops: cost * policy.cost.float_total,
+        milliseconds: start.elapsed().as_secs_f64() * 1e3,
+        lambda: lambda.is_finite().then_some(lambda),
+        gates,
+    })
+}
+
+/// Continuations printed per gate; `--json` has all.
+const SHOWN: usize = 5;
+
+fn describe(p: &Prediction) -> String {
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "{}", p.image);
+    let _ = writeln!(
+        text,
+        "  class {} (probability {:.3}, predicted error {:.3})  exit {} via {}  cost {:.4} of float ({:.4} GBOPs)  {:.2} ms",
+        p.class,
+        p.probability,
+        p.predicted_error,
+        p.exit,
+        p.path.join(" > "),
+        p.relative_cost,
+        p.gbops,
+        p.milliseconds
+    );
+    for gate in &p.gates {
+        let answer = match (&gate.answer, gate.confidence) {
+            (Some(class), Some(confidence)) => format!("answer so far {class} ({confidence:.3})"),
+            _ => "nothing seen yet".to_owned(),
+        };
+        let _ = writeln!(text, "  gate {}: {answer}, chooses {}", gate.gate, gate.choice);
+        let mut order: Vec<&GateOption> = gate.options.iter().collect();
+        order.sort_by(|a, b| a.objective.total_cmp(&b.objective));
+        let _ = writeln!(
+            text,
+            "    {:<28} {:>15} {:>15} {:>12}",
+            "continuation", "predicted error", "remaining cost", "objective"
+        );
+        for option in order.iter().take(SHOWN) {
+            let _ = writeln!(
+                text,
+                "    {:<28} {:>15.4} {:>15.5} {:>12.5}",
+                option.continuation, option.predicted_error, option.remaining_cost, option.objective
+            );
+        }
+        if order.len() > SHOWN {
+            let _ = writeln!(text, "    … and {} more", order.len() - SHOWN);
+        }
+    }
+    text
+}

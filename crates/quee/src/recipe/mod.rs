@@ -1,0 +1,10 @@
+//! A recipe: everything that defines an experiment.
+//!
+//! `experiments/base.toml` is compiled in: it holds every key, its default and its explanation. A recipe file states only
+//! what differs, may build on another file by `extends`, and may hold variants under `[profile.NAME]`.
+
+mod load;
+mod settings;
+
+pub use load::{BASE, RecipeError, load};
+pub use settings::*;

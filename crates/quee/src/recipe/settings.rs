@@ -1,0 +1,264 @@
+//! The typed settings of a recipe. Defaults and explanations are in `experiments/base.toml`.
+
+use std::path::PathBuf;
+
+use quee_quant::{ActQuantizer, WeightQuantizer, Width};
+use serde::{Deserialize, Serialize};
+
+/// A resolved recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the results folder.
+    pub name: String,
+    /// What runs the backbone.
+    pub backend: Backend,
+    /// Threads; 0 is one per processor.
+    pub threads: usize,
+    /// Seeds of what is trained on top of the backbone.
+    pub seeds: Vec<u64>,
+    /// Data set and splits.
+    pub data: Data,
+    /// Architecture and weights.
+    pub backbone: BackboneChoice,
+    /// Widths and quantizers.
+    pub quant: Quant,
+    /// Segments and the tree of paths.
+    pub paths: Paths,
+    /// Training of the exits.
+    pub exits: Exits,
+    /// Gate features.
+    pub features: Features,
+    /// Cells.
+    pub cells: Cells,
+    /// Error predictors.
+    pub predictor: Predictor,
+    /// Settings of λ and risk control.
+    pub policy: Policy,
+    /// Measured times.
+    pub timing: Timing,
+    /// Bootstrap.
+    pub statistics: Statistics,
+}
+
+/// What runs the backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Integer kernels on the processor.
+    Cpu,
+}
+
+/// Data set and splits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Data set by name.
+    pub name: String,
+    /// File or folder; empty for the default place.
+    pub path: PathBuf,
+    /// Seed of the splits.
+    pub split_seed: u64,
+    /// Pictures drawn for testing where the source has no test split.
+    pub test: usize,
+    /// Split in contiguous blocks.
+    pub contiguous: bool,
+    /// Share of exit-train.
+    pub exit_train: f64,
+    /// Share of fit.
+    pub fit: f64,
+    /// Share of cal-a.
+    pub cal_a: f64,
+    /// Share of cal-b.
+    pub cal_b: f64,
+}
+
+/// Architecture and weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackboneChoice {
+    /// Architecture by name.
+    pub preset: String,
+    /// Weights; empty for the embedded ones.
+    pub weights: PathBuf,
+}
+
+/// Widths and quantizers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quant {
+    /// Widths that a segment may run at.
+    pub widths: Vec<Width>,
+    /// Width of the stem.
+    pub stem: Width,
+    /// Weight quantizer.
+    pub weights: WeightQuantizer,
+    /// Activation quantizer.
+    pub activations: ActQuantizer,
+    /// Pictures that static quantizers watch.
+    pub calibration_pictures: usize,
+    /// Further static widths.
+    pub static_widths: Vec<Width>,
+}
+
+/// Segments and the tree of paths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paths {
+    /// Blocks per segment.
+    pub segments: Vec<usize>,
+    /// Constraint along a path.
+    pub monotone: Monotone,
+    /// Largest number of paths.
+    pub limit: usize,
+    /// Pictures per batch.
+    pub batch: usize,
+    /// Whether class tokens are stored with the table.
+    pub store_tokens: bool,
+}
+
+/// Constraint on the widths along a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Monotone {
+    /// Any sequence.
+    Free,
+    /// Never more bits than before.
+    NonIncreasing,
+    /// Never fewer bits than before.
+    NonDecreasing,
+}
+
+/// What exits see in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitFeatures {
+    /// Random paths and the float run.
+    RandomPaths,
+    /// The float run.
+    Float,
+}
+
+/// Training of the exits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exits {
+    /// What they see.
+    pub train_on: ExitFeatures,
+    /// Random paths per picture.
+    pub path_draws: usize,
+    /// Passes over the rows.
+    pub epochs: usize,
+    /// Rows per step.
+    pub batch: usize,
+    /// Learning rate of Adam.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// Gate features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Features {
+    /// Random projections of the class token.
+    pub projection: usize,
+}
+
+/// Cells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cells {
+    /// Cells per gate.
+    pub count: usize,
+    /// Weight of the pooled rate.
+    pub smoothing: f64,
+}
+
+/// Kind of error predictor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PredictorKind {
+    /// An ensemble of small networks.
+    Networks,
+    /// An ensemble of logistic regressions.
+    Logistic,
+    /// The cell table.
+    Cells,
+}
+
+/// What networks learn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Targets {
+    /// Smoothed rates of the cells.
+    Cells,
+    /// 0/1 outcomes.
+    Raw,
+}
+
+/// Calibration of the predictors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PredictorCalibration {
+    /// None.
+    None,
+    /// Scale and bias of the logit, per gate.
+    ScaleBias,
+}
+
+/// Error predictors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Predictor {
+    /// Kind.
+    pub kind: PredictorKind,
+    /// What networks learn from.
+    pub targets: Targets,
+    /// Hidden units.
+    pub hidden: usize,
+    /// Networks in the ensemble.
+    pub members: usize,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Learning rate of Adam.
+    pub learning_rate: f64,
+    /// Rows per step.
+    pub batch: usize,
+    /// Most passes over the rows.
+    pub epochs: usize,
+    /// Epochs without progress before stopping.
+    pub patience: usize,
+    /// Share of fit held out.
+    pub held_out: f64,
+    /// Calibration on cal-a.
+    pub calibration: PredictorCalibration,
+}
+
+/// Settings of λ and risk control.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Most settings of λ.
+    pub max_settings: usize,
+    /// Largest rate of "float right, policy wrong".
+    pub risk: f64,
+    /// Probability of exceeding it.
+    pub risk_level: f64,
+}
+
+/// Measured times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// Whether parts are timed.
+    pub measure: bool,
+}
+
+/// Bootstrap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statistics {
+    /// Bootstrap resamples.
+    pub resamples: usize,
+}

@@ -1,0 +1,72 @@
+//! What a run leaves behind. Every file is described in `docs/results.md`.
+
+mod csv;
+mod page;
+mod summary;
+mod tensors;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use quee_backbone::QuantPlan;
+use quee_policy::summary::Summary;
+use quee_policy::tree::PathTree;
+use serde::Serialize;
+
+use crate::artefact;
+use crate::environment::Environment;
+use crate::output::RunFolder;
+use crate::recipe::Recipe;
+use crate::report;
+use crate::stages::backbone_runs::BackboneRuns;
+use crate::stages::costs::Counted;
+use crate::stages::prepare::Prepared;
+use crate::stages::study::SeedStudy;
+
+/// Everything that a finished study knows.
+pub struct Study {
+    /// Settings.
+    pub recipe: Recipe,
+    /// Data, splits, backbone.
+    pub prepared: Arc<Prepared>,
+    /// Quantizers.
+    pub plan: Arc<QuantPlan>,
+    /// Paths.
+    pub tree: Arc<PathTree>,
+    /// Features of all runs.
+    pub runs: Arc<BackboneRuns>,
+    /// Counted operations.
+    pub counted: Arc<Counted>,
+    /// Results by seed.
+    pub seeds: Vec<SeedStudy>,
+    /// All seeds together.
+    pub summary: Summary,
+    /// Program and machine.
+    pub environment: Environment,
+    /// Seconds of each stage so far.
+    pub seconds: Vec<(String, f64)>,
+}
+
+/// Writes all results into `folder`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
+    folder.write("recipe.toml", toml::to_string(&study.recipe)?.as_bytes())?;
+    folder.write("env.json", &json(&study.environment)?)?;
+    folder.write("splits.json", &json(&study.prepared.splits)?)?;
+    folder.write("curve.csv", csv::curve(study).as_bytes())?;
+    folder.write("predictor.csv", csv::predictor(study).as_bytes())?;
+    folder.write("summary.json", &json(&summary::summary(study))?)?;
+    folder.write("paths.safetensors", &tensors::paths(study))?;
+    folder.write("policy.safetensors", &artefact::write(study)?)?;
+    let page = page::page(study);
+    folder.write("report.html", report::render(&page).as_bytes())?;
+    folder.write("accuracy-cost.svg", report::accuracy_cost_svg(&page).as_bytes())
+}
+
+/// Indented JSON with a newline at its end.
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let text = serde_json::to_string_pretty(value).context("results are not representable in JSON")?;
+    Ok((text + "\n").into_bytes())
+}

@@ -1,0 +1,233 @@
+//! From a finished study to what the report shows.
+
+use quee_backbone::Backbone;
+use quee_heads::FourWay;
+use quee_policy::study::MethodKind;
+use quee_policy::summary::{AtDrop, Difference, MethodSummary};
+use quee_policy::tree::ROOT;
+
+use super::{Study, summary};
+use crate::report::model::{CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint};
+use crate::stages::prepare::Seen;
+use crate::stages::study::OPEN_LOOP;
+
+/// Settings of λ that the figure of exits and widths shows.
+const USAGE_POINTS: usize = 24;
+
+/// The report of a study.
+pub fn page(study: &Study) -> Report {
+    let (recipe, prepared, summary) = (&study.recipe, &study.prepared, &study.summary);
+    let parameters: usize = prepared.backbone.params().iter().map(|p| p.data.len()).sum();
+    let mut methods: Vec<MethodReport> = summary.methods.iter().map(method).collect();
+    methods.sort_by_key(|m| order(m.family));
+    Report {
+        recipe: recipe.name.clone(),
+        dataset: prepared.data.name.clone(),
+        splits: prepared.splits.parts().iter().map(|(name, part)| ((*name).to_owned(), part.len())).collect(),
+        seen: prepared.seen.sentence().to_owned(),
+        seen_is_warning: prepared.seen == Seen::Unknown,
+        backbone: format!(
+            "{} ({:.2} M parameters, {:.2} M multiply-accumulates per picture; weights: {})",
+            prepared.backbone.name(),
+            parameters as f64 / 1e6,
+            prepared.cost.macs() as f64 / 1e6,
+            prepared.weights_origin
+        ),
+        widths: recipe.quant.widths.iter().map(ToString::to_string).collect(),
+        segments: recipe.paths.segments.clone(),
+        paths: study.tree.paths().len(),
+        segment_runs: study.tree.paths().len(),
+        seeds: recipe.seeds.clone(),
+        resamples: summary.resamples,
+        float_accuracy: summary.float_accuracy.value,
+        float_cost: study.counted.float_total(),
+        cost_unit: "GBOPs".to_owned(),
+        cost_axis: (summary.axis.least_cost, 1.0),
+        methods,
+        findings: findings(study),
+        usage: usage(study),
+        gates: gates(study),
+        predictor_rows: study
+            .seeds
+            .iter()
+            .flat_map(|s| s.quality.iter().flat_map(|gate| &gate.rows).map(|row| (s.seed, row.clone())))
+            .collect(),
+        predictor: summary::predictor(study),
+        risk: summary::risk(study).join(" "),
+        environment: environment(study),
+        recipe_toml: toml::to_string(recipe).unwrap_or_default(),
+        seconds_by_stage: study.seconds.clone(),
+        timing_note: timing_note(study),
+    }
+}
+
+fn order(family: Family) -> usize {
+    match family {
+        Family::Learned => 0,
+        Family::Combination => 1,
+        Family::Single => 2,
+        Family::Bound => 3,
+    }
+}
+
+fn method(method: &MethodSummary) -> MethodReport {
+    let at_drop = |at: &Option<AtDrop>| at.as_ref().map(|at| (at.cost.value, at.drop_points.value));
+    MethodReport {
+        name: method.name.clone(),
+        title: method.name.clone(),
+        family: match method.kind {
+            MethodKind::Learned => Family::Learned,
+            MethodKind::Combination => Family::Combination,
+            MethodKind::Single => Family::Single,
+            MethodKind::Bound => Family::Bound,
+        },
+        area: method.area.value,
+        area_low: method.area.low,
+        area_high: method.area.high,
+        at_drop_0_5: at_drop(&method.cost_at_drop_0_5),
+        at_drop_1_0: at_drop(&method.cost_at_drop_1_0),
+        curve: method
+            .band
+            .iter()
+            .map(|p| CurvePoint {
+                cost: p.cost,
+                accuracy: p.accuracy.value,
+                low: p.accuracy.low,
+                high: p.accuracy.high,
+            })
+            .collect(),
+    }
+}
+
+/// One sentence per paired comparison, and a warning when widths do not differ.
+fn findings(study: &Study) -> Vec<Finding> {
+    let mut all: Vec<Finding> = summary::differences(study).iter().map(comparison).collect();
+    all.extend(flat_ladder(study));
+    all
+}
+
+fn comparison(difference: &Difference) -> Finding {
+    let area = &difference.area;
+    let (verdict, good) = match (area.low > 0.0, area.high < 0.0) {
+        (true, _) => ("is better than", Some(true)),
+        (_, true) => ("is worse than", Some(false)),
+        _ => ("cannot be told apart from", None),
+    };
+    let text = format!(
+        "{} {verdict} {} by area on test: difference {:+.4}, 95% interval {:+.4} to {:+.4}.",
+        difference.method, difference.against, area.value, area.low, area.high
+    );
+    Finding { text, good }
+}
+
+/// Widths whose static accuracy on *cal-a* is within half a point of the cheapest width leave a policy little to choose.
+fn flat_ladder(study: &Study) -> Option<Finding> {
+    let seed = &study.seeds[0];
+    let statics = seed.result.methods.iter().find(|m| m.name == "static width")?;
+    let of_tree = &statics.settings[..study.recipe.quant.widths.len()];
+    let accuracies: Vec<f64> = of_tree.iter().map(|s| s.cal.accuracy()).collect();
+    let spread =
+        accuracies.iter().fold(f64::MIN, |m, a| m.max(*a)) - accuracies.iter().fold(f64::MAX, |m, a| m.min(*a));
+    (accuracies.len() > 1 && spread < 0.005).then(|| Finding {
+        text: format!(
+            "All widths of the tree are within {:.1} points of each other on cal-a: the cheapest always wins and a policy has little \
+             to choose from. Lower widths would give it a ladder.",
+            100.0 * spread
+        ),
+        good: Some(false),
+    })
+}
+
+/// Exits and widths along the settings of the open-loop policy, first seed.
+fn usage(study: &Study) -> Vec<UsagePoint> {
+    let seed = &study.seeds[0];
+    let Some(method) = seed.result.methods.iter().find(|m| m.name == OPEN_LOOP) else { return Vec::new() };
+    let (segments, widths) = (study.tree.segments(), study.tree.widths());
+    let mut settings: Vec<_> = method.settings.iter().collect();
+    settings.sort_by(|a, b| b.test.mean_cost().total_cmp(&a.test.mean_cost()));
+    let step = settings.len().div_ceil(USAGE_POINTS).max(1);
+    let last = settings.len() - 1;
+    let shown = settings.iter().enumerate().filter(|(at, _)| at.is_multiple_of(step) || *at == last);
+    shown
+        .map(|(_, setting)| {
+            let share = 1.0 / setting.test.samples() as f64;
+            let mut exits = vec![0.0; segments];
+            let mut of_width = vec![vec![0.0; widths]; segments];
+            for &option in setting.test.options() {
+                let node = option as usize;
+                let path = study.tree.widths_of(node);
+                if node != ROOT {
+                    exits[path.len() - 1] += share;
+                }
+                for (segment, width) in path.into_iter().enumerate() {
+                    of_width[segment][width] += share;
+                }
+            }
+            UsagePoint {
+                lambda: setting.parameter,
+                cost: setting.test.mean_cost(),
+                accuracy: setting.test.accuracy(),
+                exits,
+                widths: of_width,
+            }
+        })
+        .collect()
+}
+
+fn gates(study: &Study) -> Vec<GateReport> {
+    let seeds = &study.seeds;
+    (0..study.tree.segments() - 1)
+        .map(|index| {
+            let of_seeds = || seeds.iter().map(|s| &s.quality[index]);
+            let rows: Vec<_> = of_seeds().flat_map(|g| &g.rows).collect();
+            let mean = |f: &dyn Fn(&quee_heads::PredictorRow) -> f64| {
+                rows.iter().map(|r| f(r)).sum::<f64>() / rows.len().max(1) as f64
+            };
+            let split = of_seeds().fold(FourWay::default(), |all, gate| FourWay {
+                right: all.right + gate.four_way.right,
+                rescued: all.rescued + gate.four_way.rescued,
+                hurt: all.hurt + gate.four_way.hurt,
+                wrong: all.wrong + gate.four_way.wrong,
+            });
+            let share = |n: usize| n as f64 / split.n().max(1) as f64;
+            GateReport {
+                gate: index + 1,
+                reliability: of_seeds()
+                    .flat_map(|g| &g.reliability)
+                    .map(|bin| ReliabilityBin { predicted: bin.predicted, observed: bin.rate, count: bin.n })
+                    .collect(),
+                ece: mean(&|row| row.ece),
+                ece_floor: mean(&|row| row.ece_floor),
+                four_way: [share(split.right), share(split.rescued), share(split.hurt), share(split.wrong)],
+            }
+        })
+        .collect()
+}
+
+fn environment(study: &Study) -> Vec<(String, String)> {
+    let env = &study.environment;
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        fact("program", format!("quee {} ({})", env.version, env.commit)),
+        fact("backend", env.backend.clone()),
+        fact("adapter", env.adapter.clone()),
+        fact("device type", env.device_type.clone()),
+        fact("CPU features", env.cpu_features.join(", ")),
+        fact("threads", env.threads.to_string()),
+        fact("training", env.training_device.clone()),
+        fact("platform", env.platform.clone()),
+        fact("started", env.started.clone()),
+    ]
+}
+
+fn timing_note(study: &Study) -> String {
+    if study.recipe.timing.measure {
+        format!(
+            "Milliseconds per picture are the sum of the measured times of the segments, exits and gates that a picture passes: each part \
+             was timed alone, on one thread, in batches of {} (median of five), so the cost of regrouping pictures is not in them.",
+            study.recipe.paths.batch.min(study.prepared.splits.fit.len())
+        )
+    } else {
+        "Times were not measured (timing.measure = false).".to_owned()
+    }
+}

@@ -1,0 +1,172 @@
+//! `summary.json`: the figures of a run.
+
+use std::collections::BTreeMap;
+
+use quee_backbone::Backbone;
+use quee_policy::bootstrap::Interval;
+use quee_policy::summary::{AtDrop, Difference};
+use serde::Serialize;
+
+use super::Study;
+use crate::report::model::PredictorSummary;
+use crate::stages::study::{DYNAMIC, OPEN_LOOP};
+
+/// Name of the naive combination in results.
+pub const NAIVE: &str = "naive combination";
+
+/// The file's content.
+#[derive(Serialize)]
+pub struct SummaryFile {
+    recipe: String,
+    dataset: String,
+    test_samples: usize,
+    splits: BTreeMap<String, usize>,
+    backbone: String,
+    weights: String,
+    backbone_seen: String,
+    backend: String,
+    adapter: String,
+    seeds: Vec<u64>,
+    paths: usize,
+    segment_runs_per_sample: usize,
+    float_accuracy: f64,
+    float_accuracy_low: f64,
+    float_accuracy_high: f64,
+    float_gbops: f64,
+    /// Accuracy of the backbone at full depth and each static width.
+    static_accuracy: BTreeMap<String, f64>,
+    methods: Vec<MethodFile>,
+    best_single: Option<String>,
+    /// Share of the gap between the best single technique and the oracle that the open-loop policy closes.
+    gap_closed: Option<f64>,
+    differences: Vec<DifferenceFile>,
+    predictor: PredictorSummary,
+    risk: Vec<String>,
+    seconds_by_stage: Vec<(String, f64)>,
+}
+
+#[derive(Serialize)]
+struct MethodFile {
+    name: String,
+    area: f64,
+    area_low: f64,
+    area_high: f64,
+    area_cal: Option<f64>,
+    cost_at_drop_0_5: Option<f64>,
+    test_drop_points_0_5: Option<f64>,
+    cost_at_drop_1_0: Option<f64>,
+    test_drop_points_1_0: Option<f64>,
+    gap_closed: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct DifferenceFile {
+    method: String,
+    against: String,
+    area: f64,
+    area_low: f64,
+    area_high: f64,
+}
+
+/// The content of `summary.json`.
+pub fn summary(study: &Study) -> SummaryFile {
+    let summary = &study.summary;
+    let cost = |at: &Option<AtDrop>| at.as_ref().map(|at| at.cost.value);
+    let drop = |at: &Option<AtDrop>| at.as_ref().map(|at| at.drop_points.value);
+    let methods = summary.methods.iter().map(|m| MethodFile {
+        name: m.name.clone(),
+        area: m.area.value,
+        area_low: m.area.low,
+        area_high: m.area.high,
+        area_cal: m.area_cal,
+        cost_at_drop_0_5: cost(&m.cost_at_drop_0_5),
+        test_drop_points_0_5: drop(&m.cost_at_drop_0_5),
+        cost_at_drop_1_0: cost(&m.cost_at_drop_1_0),
+        test_drop_points_1_0: drop(&m.cost_at_drop_1_0),
+        gap_closed: m.gap_closed.as_ref().map(|g| g.value),
+    });
+    let prepared = &study.prepared;
+    let Interval { value, low, high } = summary.float_accuracy;
+    SummaryFile {
+        recipe: study.recipe.name.clone(),
+        dataset: prepared.data.name.clone(),
+        test_samples: prepared.splits.test.len(),
+        splits: prepared.splits.parts().iter().map(|(name, part)| ((*name).to_owned(), part.len())).collect(),
+        backbone: prepared.backbone.name().to_owned(),
+        weights: prepared.weights_origin.clone(),
+        backbone_seen: prepared.seen.sentence().to_owned(),
+        backend: study.environment.backend.clone(),
+        adapter: study.environment.adapter.clone(),
+        seeds: study.recipe.seeds.clone(),
+        paths: study.tree.paths().len(),
+        segment_runs_per_sample: study.tree.paths().len(),
+        float_accuracy: value,
+        float_accuracy_low: low,
+        float_accuracy_high: high,
+        float_gbops: study.counted.float_total(),
+        static_accuracy: static_accuracy(study),
+        methods: methods.collect(),
+        best_single: summary.best_single.clone(),
+        gap_closed: summary
+            .methods
+            .iter()
+            .find(|m| m.name == OPEN_LOOP)
+            .and_then(|m| m.gap_closed.as_ref().map(|g| g.value)),
+        differences: differences(study).iter().map(difference_file).collect(),
+        predictor: predictor(study),
+        risk: risk(study),
+        seconds_by_stage: study.seconds.clone(),
+    }
+}
+
+fn difference_file(difference: &Difference) -> DifferenceFile {
+    DifferenceFile {
+        method: difference.method.clone(),
+        against: difference.against.clone(),
+        area: difference.area.value,
+        area_low: difference.area.low,
+        area_high: difference.area.high,
+    }
+}
+
+/// Each learned policy against the naive combination and the best single technique, on the same resamples.
+pub fn differences(study: &Study) -> Vec<Difference> {
+    let others: Vec<&str> = std::iter::once(NAIVE).chain(study.summary.best_single.as_deref()).collect();
+    let pairs = [OPEN_LOOP, DYNAMIC].into_iter().flat_map(|method| others.iter().map(move |other| (method, *other)));
+    pairs.filter_map(|(method, other)| study.summary.difference(method, other).ok()).collect()
+}
+
+/// Means over seeds, gates and continuations.
+pub fn predictor(study: &Study) -> PredictorSummary {
+    let rows: Vec<_> = study.seeds.iter().flat_map(|s| &s.quality).flat_map(|gate| &gate.rows).collect();
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let ranks: Vec<f64> = rows.iter().filter_map(|row| row.auroc).collect();
+    PredictorSummary {
+        brier: mean(rows.iter().map(|row| row.brier).collect()),
+        ece: mean(rows.iter().map(|row| row.ece).collect()),
+        ece_floor: mean(rows.iter().map(|row| row.ece_floor).collect()),
+        auroc: (!ranks.is_empty()).then(|| mean(ranks)),
+    }
+}
+
+/// Test accuracy at full depth of every static width, mean over seeds (the last exit is the backbone's own).
+fn static_accuracy(study: &Study) -> BTreeMap<String, f64> {
+    let mut all = BTreeMap::new();
+    let seed = &study.seeds[0];
+    for method in seed.result.methods.iter().filter(|m| m.name == "static width") {
+        for setting in &method.settings {
+            all.insert(setting.name.clone(), setting.test.accuracy());
+        }
+    }
+    all.insert("float".to_owned(), seed.result.float.test.accuracy());
+    all
+}
+
+/// What risk control says of the open-loop policy, by seed.
+pub fn risk(study: &Study) -> Vec<String> {
+    let of_seed = |seed: &crate::stages::study::SeedStudy| {
+        let method = seed.result.methods.iter().find(|m| m.name == OPEN_LOOP)?;
+        Some(format!("Seed {}: {}", seed.seed, method.risk.as_ref()?.statement()))
+    };
+    study.seeds.iter().filter_map(of_seed).collect()
+}

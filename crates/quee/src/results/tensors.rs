@@ -1,0 +1,60 @@
+//! `paths.safetensors`: the path table, for other programs.
+
+use std::collections::BTreeMap;
+
+use quee_backbone::Backbone;
+use quee_backbone::tensor_file::{TensorData, encode};
+use quee_policy::table::Outcomes;
+
+use super::Study;
+
+/// The bytes of the file. Per seed and split: `seed0.fit.answers` `[path, picture]` u16, `seed0.fit.confidence`
+/// `[path, picture]` f32; per split `fit.labels` `[picture]` u16 and `fit.indices` `[picture]` u32 (positions in the data
+/// set); with `paths.store_tokens` also `fit.tokens` `[path, picture, dim]` f32. The note `paths` names the paths, one per
+/// line.
+pub fn paths(study: &Study) -> Vec<u8> {
+    let paths = study.tree.paths().len();
+    let mut tensors = Vec::new();
+    for (at, seed) in study.seeds.iter().enumerate() {
+        let tables = &seed.trained.outcomes;
+        let parts = [("fit", &tables.fit), ("cal_a", &tables.cal_a), ("cal_b", &tables.cal_b), ("test", &tables.test)];
+        for (split, table) in parts {
+            let shape = || vec![paths, table.samples()];
+            let answers = study.tree.paths().flat_map(|node| table.answers(node)).copied();
+            let confidence = study.tree.paths().flat_map(|node| table.confidence(node)).copied();
+            tensors.push(TensorData::u16(format!("seed{}.{split}.answers", seed.seed), shape(), answers));
+            tensors.push(TensorData::f32(format!("seed{}.{split}.confidence", seed.seed), shape(), confidence));
+            if at == 0 {
+                tensors.extend(of_split(study, split, table));
+            }
+        }
+    }
+    let names: Vec<String> = study.recipe.quant.widths.iter().map(ToString::to_string).collect();
+    let labels: Vec<String> = study.tree.paths().map(|node| study.tree.label(node, &names)).collect();
+    let notes = BTreeMap::from([
+        ("format".to_owned(), "quee path table 1".to_owned()),
+        ("paths".to_owned(), labels.join("\n")),
+        ("dataset".to_owned(), study.prepared.data.name.clone()),
+    ]);
+    encode(&tensors, &notes)
+}
+
+fn of_split(study: &Study, split: &str, table: &Outcomes) -> Vec<TensorData> {
+    let (splits, runs) = (&study.prepared.splits, &study.runs.tree);
+    let (indices, tokens) = match split {
+        "fit" => (&splits.fit, &runs.fit),
+        "cal_a" => (&splits.cal_a, &runs.cal_a),
+        "cal_b" => (&splits.cal_b, &runs.cal_b),
+        _ => (&splits.test, &runs.test),
+    };
+    let samples = table.samples();
+    let mut all = vec![
+        TensorData::u16(format!("{split}.labels"), vec![samples], table.labels().iter().copied()),
+        TensorData::u32(format!("{split}.indices"), vec![samples], indices.iter().map(|&index| index as u32)),
+    ];
+    if study.recipe.paths.store_tokens {
+        let shape = vec![study.tree.paths().len(), samples, study.prepared.backbone.feature_dim()];
+        all.push(TensorData::f32(format!("{split}.tokens"), shape, tokens[1..].iter().flatten().copied()));
+    }
+    all
+}

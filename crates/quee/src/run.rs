@@ -1,0 +1,224 @@
+//! `quee run`: an experiment from a recipe to its report.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use quee_backbone::calibrate::Calibrator;
+use quee_backbone::{Backbone, QuantPlan};
+use quee_policy::bootstrap::Bootstrap;
+use quee_policy::summary::{Summary, summarise};
+use quee_policy::tree::{Monotone, PathTree};
+use quee_quant::Width;
+
+use crate::backend::{self, Engine};
+use crate::cancel::Cancel;
+use crate::environment::Environment;
+use crate::output::RunFolder;
+use crate::progress::Stage;
+use crate::recipe::{self, Recipe};
+use crate::results::{self, Study};
+use crate::stages::backbone_runs::{self, BackboneRuns};
+use crate::stages::costs::{Counted, Timings};
+use crate::stages::prepare::{Prepared, prepare};
+use crate::stages::study::{SeedStudy, Shared, study};
+use crate::stages::walk::{Drive, Program};
+
+/// What the command line adds to a recipe.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Data set.
+    pub data: Option<PathBuf>,
+    /// Weights.
+    pub weights: Option<PathBuf>,
+    /// Where results go.
+    pub out: PathBuf,
+}
+
+/// Seed of the bootstrap: resamples are the same in every run.
+const BOOTSTRAP_SEED: u64 = 0;
+
+/// Runs stages one after the other, each as a blocking task on the pool of threads, and keeps their times.
+struct Runner {
+    pool: Arc<rayon::ThreadPool>,
+    seconds: Vec<(String, f64)>,
+}
+
+impl Runner {
+    /// Runs one stage. `work` returns its result and a few words on what came out.
+    async fn stage<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        steps: usize,
+        work: impl FnOnce(&Stage) -> Result<(T, String)> + Send + 'static,
+    ) -> Result<T> {
+        let (pool, label) = (Arc::clone(&self.pool), name.to_owned());
+        let task = tokio::task::spawn_blocking(move || {
+            pool.install(|| {
+                let stage = Stage::start(&label, steps);
+                let (result, outcome) = work(&stage)?;
+                Ok::<_, anyhow::Error>((result, stage.finish(&outcome)))
+            })
+        });
+        let (result, seconds) = task
+            .await
+            .with_context(|| format!("stage `{name}` broke down; this is a defect of quee, please report it"))??;
+        self.seconds.push((name.to_owned(), seconds));
+        Ok(result)
+    }
+}
+
+/// Runs `recipe` and returns the folder with its results.
+///
+/// # Errors
+/// When something from outside is missing or wrong, or a wish to stop. No results folder is left behind then.
+pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>, cancel: Cancel) -> Result<PathBuf> {
+    let folder = RunFolder::create(&options.out, &recipe.name)?;
+    let threads = pool.current_num_threads();
+    let mut runner = Runner { pool, seconds: Vec::new() };
+    let recipe = Arc::new(recipe);
+
+    let (r, o) = (Arc::clone(&recipe), options.clone());
+    let prepared = runner.stage("prepare", 0, move |_| {
+        let prepared = prepare(&r, o.data.as_deref(), o.weights.as_deref())?;
+        let outcome = format!("{} pictures, backbone {}", prepared.data.len(), prepared.backbone.name());
+        Ok((Arc::new(prepared), outcome))
+    });
+    let prepared = prepared.await?;
+    let tree = Arc::new(path_tree(&recipe)?);
+
+    let (r, p) = (Arc::clone(&recipe), Arc::clone(&prepared));
+    let plan = runner.stage("calibrate quantizers", 0, move |_| calibrate(&r, &p)).await?;
+    let engine = backend::engine(recipe.backend, Arc::clone(&plan));
+    let environment = Environment::detect(engine.describe(), threads, &recipe.seeds);
+
+    let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&tree), Arc::clone(&engine), cancel.clone());
+    let steps = backbone_runs::steps(&recipe, &prepared);
+    let runs = runner.stage("run backbone on paths", steps, move |stage| {
+        let (recipe, prepared, tree, engine, cancel) = &inputs;
+        let program = program(recipe, prepared);
+        let drive = Drive { engine: engine.as_ref(), batch: recipe.paths.batch, cancel, progress: stage };
+        let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
+        Ok((Arc::new(runs), format!("{} paths, {} segment runs per picture", tree.paths().len(), tree.paths().len())))
+    });
+    let runs = runs.await?;
+
+    let timings = match recipe.timing.measure {
+        false => None,
+        true => {
+            let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&engine), cancel.clone());
+            let timed =
+                runner.stage("measure times", 0, move |_| measure(&inputs.0, &inputs.1, inputs.2.as_ref(), &inputs.3));
+            Some(Arc::new(timed.await?))
+        }
+    };
+
+    let exit_macs = (prepared.backbone.feature_dim() * prepared.backbone.classes()) as u64;
+    let counted = Arc::new(Counted::new(&prepared.cost, &recipe.paths.segments, exit_macs));
+    let mut seeds: Vec<SeedStudy> = Vec::new();
+    for &seed in &recipe.seeds {
+        let inputs = (
+            Arc::clone(&recipe),
+            Arc::clone(&prepared),
+            Arc::clone(&tree),
+            Arc::clone(&runs),
+            Arc::clone(&counted),
+            timings.clone(),
+            cancel.clone(),
+        );
+        let name = format!("train and test, seed {seed}");
+        let done = runner.stage(&name, 0, move |_| {
+            let (recipe, prepared, tree, runs, counted, timings, cancel) = &inputs;
+            let shared = Shared { recipe, prepared, tree, runs, counted, timings: timings.as_deref(), cancel };
+            let study = study(shared, seed)?;
+            let settings: usize = study.result.methods.iter().map(|m| m.settings.len()).sum();
+            let methods = study.result.methods.len();
+            Ok((study, format!("{methods} methods, {settings} settings")))
+        });
+        seeds.push(done.await?);
+    }
+    cancel.check()?;
+
+    let resamples = recipe.statistics.resamples;
+    let summarised = runner.stage("bootstrap", 0, move |_| {
+        let results: Vec<_> = seeds.iter().map(|seed| seed.result.clone()).collect();
+        let summary: Summary = summarise(&results, &Bootstrap { resamples, seed: BOOTSTRAP_SEED })?;
+        Ok(((seeds, summary), format!("{resamples} resamples")))
+    });
+    let (seeds, summary) = summarised.await?;
+
+    let study = Study {
+        recipe: Arc::unwrap_or_clone(recipe),
+        prepared,
+        plan,
+        tree,
+        runs,
+        counted,
+        seeds,
+        summary,
+        environment,
+        seconds: runner.seconds.clone(),
+    };
+    let written = runner.stage("write results", 0, move |_| {
+        results::write(&study, &folder)?;
+        let target = folder.finish()?;
+        Ok((target.clone(), format!("{}", target.join("report.html").display())))
+    });
+    written.await
+}
+
+/// The tree of a recipe.
+///
+/// # Errors
+/// When it has more paths than the recipe's limit.
+pub fn path_tree(recipe: &Recipe) -> Result<PathTree> {
+    let monotone = match recipe.paths.monotone {
+        recipe::Monotone::Free => Monotone::Free,
+        recipe::Monotone::NonIncreasing => Monotone::NonIncreasing,
+        recipe::Monotone::NonDecreasing => Monotone::NonDecreasing,
+    };
+    Ok(PathTree::new(recipe.paths.segments.len(), recipe.quant.widths.len(), monotone, recipe.paths.limit)?)
+}
+
+/// The backbone cut as the recipe says.
+pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
+    Program { backbone: &prepared.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem }
+}
+
+/// Finds static ranges on pictures of exit-train; dynamic quantizers need none.
+fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, String)> {
+    let quant = &recipe.quant;
+    if !quant.activations.is_static() {
+        return Ok((
+            Arc::new(QuantPlan::dynamic(quant.weights)),
+            "activations are quantized per token at run time".into(),
+        ));
+    }
+    let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(quant.calibration_pictures).collect();
+    let images = prepared.images(&chosen);
+    let float = backend::engine(recipe.backend, Arc::new(QuantPlan::dynamic(quant.weights)));
+    let mut executor = float.executor();
+    let mut calibrator = Calibrator::new(executor.as_mut())?;
+    let [c, h, w] = prepared.backbone.image_shape();
+    for batch in images.chunks(recipe.paths.batch * c * h * w) {
+        let input = quee_backbone::Executor::input(&mut calibrator, &[batch.len() / (c * h * w), c, h, w], batch)?;
+        prepared.backbone.forward(&mut calibrator, &input)?;
+    }
+    let observers = calibrator.finish();
+    let widths: Vec<Width> = quant.widths.iter().chain(&quant.static_widths).chain([&quant.stem]).copied().collect();
+    let plan = QuantPlan::calibrated(quant.weights, quant.activations, &observers, &widths);
+    let outcome = format!("{} sites on {} pictures", observers.len(), chosen.len());
+    Ok((Arc::new(plan), outcome))
+}
+
+/// Times every part on one batch of *fit*.
+fn measure(recipe: &Recipe, prepared: &Prepared, engine: &dyn Engine, cancel: &Cancel) -> Result<(Timings, String)> {
+    let chosen: Vec<usize> = prepared.splits.fit.iter().copied().take(recipe.paths.batch).collect();
+    let images = prepared.images(&chosen);
+    let mut widths = recipe.quant.widths.clone();
+    widths.extend(backbone_runs::static_widths(recipe));
+    widths.sort();
+    widths.dedup();
+    let timings = Timings::measure(&program(recipe, prepared), engine, &images, chosen.len(), &widths, cancel)?;
+    Ok((timings, format!("{} widths, batches of {}, one thread", widths.len(), chosen.len())))
+}

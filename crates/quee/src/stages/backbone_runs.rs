@@ -1,0 +1,163 @@
+//! All runs of the backbone that a study needs. They do not depend on seeds: exits, predictors and policies of any
+//! seed are trained on the same features.
+
+use anyhow::Result;
+use quee_policy::tree::PathTree;
+use quee_quant::Width;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::prepare::Prepared;
+use super::walk::{Drive, Images, Program};
+use crate::recipe::{ExitFeatures, Recipe};
+
+/// Features behind every segment of one path: `[segment][picture · dim]`.
+pub type PathFeatures = Vec<Vec<f32>>;
+
+/// The splits that are evaluated along the whole tree.
+#[derive(Clone, Debug, Default)]
+pub struct PerSplit<T> {
+    /// Path table of cells and predictors.
+    pub fit: T,
+    /// Calibration and fronts.
+    pub cal_a: T,
+    /// Risk control.
+    pub cal_b: T,
+    /// Figures.
+    pub test: T,
+}
+
+impl<T> PerSplit<T> {
+    /// Applies `f` to every split.
+    ///
+    /// # Errors
+    /// The first of `f`.
+    pub fn try_map<'a, U, E>(&'a self, mut f: impl FnMut(&'a T) -> Result<U, E>) -> Result<PerSplit<U>, E> {
+        Ok(PerSplit { fit: f(&self.fit)?, cal_a: f(&self.cal_a)?, cal_b: f(&self.cal_b)?, test: f(&self.test)? })
+    }
+
+    /// Applies `f` to every split.
+    pub fn map<'a, U>(&'a self, mut f: impl FnMut(&'a T) -> U) -> PerSplit<U> {
+        PerSplit { fit: f(&self.fit), cal_a: f(&self.cal_a), cal_b: f(&self.cal_b), test: f(&self.test) }
+    }
+}
+
+/// A run at one width throughout.
+#[derive(Clone, Debug)]
+pub struct StaticFeatures {
+    /// Width.
+    pub width: Width,
+    /// Features on *cal-a*.
+    pub cal_a: PathFeatures,
+    /// Features on *cal-b*.
+    pub cal_b: PathFeatures,
+    /// Features on *test*.
+    pub test: PathFeatures,
+}
+
+/// Features of all runs.
+#[derive(Clone, Debug, Default)]
+pub struct BackboneRuns {
+    /// For training the exits: one entry per draw of paths.
+    pub exit_train: Vec<PathFeatures>,
+    /// Along the tree: `[node][picture · dim]`.
+    pub tree: PerSplit<Vec<Vec<f32>>>,
+    /// Float first, then widths that the tree does not hold.
+    pub statics: Vec<StaticFeatures>,
+}
+
+/// Widths of the static runs outside the tree: float, then those of the recipe that the tree does not hold.
+pub fn static_widths(recipe: &Recipe) -> Vec<Width> {
+    let mut widths = vec![Width::FLOAT];
+    for &width in &recipe.quant.static_widths {
+        if !recipe.quant.widths.contains(&width) && !widths.contains(&width) {
+            widths.push(width);
+        }
+    }
+    widths
+}
+
+/// Pictures that will pass the progress bar.
+pub fn steps(recipe: &Recipe, prepared: &Prepared) -> usize {
+    let splits = &prepared.splits;
+    let evaluated = splits.cal_a.len() + splits.cal_b.len() + splits.test.len();
+    splits.exit_train.len() * draws(recipe).len()
+        + splits.fit.len()
+        + evaluated
+        + evaluated * static_widths(recipe).len()
+}
+
+/// What each pass over exit-train runs along: float, or paths drawn per batch.
+fn draws(recipe: &Recipe) -> Vec<Option<u64>> {
+    let random = match recipe.exits.train_on {
+        ExitFeatures::Float => 0,
+        ExitFeatures::RandomPaths => recipe.exits.path_draws as u64,
+    };
+    std::iter::once(None).chain((0..random).map(Some)).collect()
+}
+
+impl BackboneRuns {
+    /// Runs everything.
+    ///
+    /// # Errors
+    /// What the executor reports, or a wish to stop.
+    pub fn compute(
+        recipe: &Recipe,
+        prepared: &Prepared,
+        program: &Program,
+        tree: &PathTree,
+        drive: &Drive,
+    ) -> Result<Self> {
+        let (splits, widths) = (&prepared.splits, &recipe.quant.widths);
+        let segments = program.segments.len();
+        let pixels = |indices: &[usize]| prepared.images(indices);
+
+        let exit_pixels = pixels(&splits.exit_train);
+        let exit_images = Images { data: &exit_pixels, count: splits.exit_train.len() };
+        let mut exit_train = Vec::new();
+        for draw in draws(recipe) {
+            let path = |batch: usize| match draw {
+                None => vec![Width::FLOAT; segments],
+                Some(draw) => {
+                    let mut rng = ChaCha8Rng::seed_from_u64(recipe.data.split_seed);
+                    rng.set_stream(draw << 32 | batch as u64);
+                    random_path(tree, widths, &mut rng)
+                }
+            };
+            exit_train.push(program.paths_features(drive, exit_images, path, segments)?);
+        }
+
+        let along_tree = |indices: &Vec<usize>| {
+            let data = pixels(indices);
+            program.tree_features(drive, Images { data: &data, count: indices.len() }, tree, widths)
+        };
+        let tree = PerSplit {
+            fit: along_tree(&splits.fit)?,
+            cal_a: along_tree(&splits.cal_a)?,
+            cal_b: along_tree(&splits.cal_b)?,
+            test: along_tree(&splits.test)?,
+        };
+
+        let mut statics = Vec::new();
+        for width in static_widths(recipe) {
+            let along = |indices: &Vec<usize>| {
+                let data = pixels(indices);
+                program.path_features(drive, Images { data: &data, count: indices.len() }, &vec![width; segments])
+            };
+            let (cal_a, cal_b) = (along(&splits.cal_a)?, along(&splits.cal_b)?);
+            statics.push(StaticFeatures { width, cal_a, cal_b, test: along(&splits.test)? });
+        }
+        Ok(Self { exit_train, tree, statics })
+    }
+}
+
+/// A path of full depth, every allowed width equally likely at every step.
+fn random_path(tree: &PathTree, widths: &[Width], rng: &mut ChaCha8Rng) -> Vec<Width> {
+    let mut node = quee_policy::tree::ROOT;
+    let mut path = Vec::new();
+    while !tree.node(node).children.is_empty() {
+        node = rng.random_range(tree.node(node).children.clone());
+        path.push(widths[tree.node(node).width.expect("only the root has no width")]);
+    }
+    path
+}

@@ -1,0 +1,19 @@
+//! What an experiment does, step by step. Each file is one stage; `run` puts them in order.
+//!
+//! - [`prepare`]: data, splits, backbone
+//! - [`walk`]: the backbone along paths
+//! - [`backbone_runs`]: all runs that a study needs, independent of seeds
+//! - [`costs`]: counted operations and measured time
+//! - [`answers`]: exits on features: classes and probabilities
+//! - [`exits`]: training the exits
+//! - [`gates`]: features at gates, cells, predictors
+//! - [`study`]: policies and baselines of one seed
+
+pub mod answers;
+pub mod backbone_runs;
+pub mod costs;
+pub mod exits;
+pub mod gates;
+pub mod prepare;
+pub mod study;
+pub mod walk;

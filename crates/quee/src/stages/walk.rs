@@ -1,0 +1,225 @@
+//! Running the backbone along paths: the tree with shared prefixes, and single paths.
+//!
+//! A path is a list of widths, one per segment. What is kept of a run is what an exit sees: the features behind each
+//! segment. Exits, predictors and policies need nothing else, so any number of them can reuse one set of runs.
+
+use quee_backbone::{Backbone, ExecError, Executor, Value};
+use quee_policy::tree::{PathTree, ROOT};
+use quee_quant::Width;
+use rayon::prelude::*;
+
+use crate::backend::Engine;
+use crate::cancel::Cancel;
+use crate::progress::Stage;
+
+/// A backbone cut into segments.
+pub struct Program<'a> {
+    /// The backbone.
+    pub backbone: &'a dyn Backbone,
+    /// Blocks of each segment; their sum is the depth.
+    pub segments: &'a [usize],
+    /// Width of the stem on quantized paths.
+    pub stem: Width,
+}
+
+/// Pictures, normalised, `[n, C, H, W]`.
+#[derive(Clone, Copy)]
+pub struct Images<'a> {
+    /// Pixel values, row-major.
+    pub data: &'a [f32],
+    /// Number of pictures.
+    pub count: usize,
+}
+
+/// What keeps a long stage polite: where to run, when to stop, whom to tell.
+pub struct Drive<'a> {
+    /// Makes executors.
+    pub engine: &'a dyn Engine,
+    /// Pictures per batch.
+    pub batch: usize,
+    /// Checked between batches.
+    pub cancel: &'a Cancel,
+    /// Advanced by the pictures done.
+    pub progress: &'a Stage,
+}
+
+impl Program<'_> {
+    /// Runs the stem at `width` on one batch of pictures.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn stem(&self, executor: &mut dyn Executor, images: &[f32], width: Width) -> Result<Value, ExecError> {
+        let [c, h, w] = self.backbone.image_shape();
+        let input = executor.input(&[images.len() / (c * h * w), c, h, w], images)?;
+        executor.set_width(width)?;
+        self.backbone.stem(executor, &input)
+    }
+
+    /// Runs segment `index` (from 0) at `width`.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn segment(
+        &self,
+        executor: &mut dyn Executor,
+        index: usize,
+        width: Width,
+        tokens: &Value,
+    ) -> Result<Value, ExecError> {
+        executor.set_width(width)?;
+        let first: usize = self.segments[..index].iter().sum();
+        let mut tokens = tokens.clone();
+        for block in first..first + self.segments[index] {
+            tokens = self.backbone.block(block, executor, &tokens)?;
+        }
+        Ok(tokens)
+    }
+
+    /// What the exit behind a segment sees, in float: `[batch, feature_dim]`.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn features(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Vec<f32>, ExecError> {
+        executor.set_width(Width::FLOAT)?;
+        let features = self.backbone.features(executor, tokens)?;
+        executor.read(&features)
+    }
+
+    /// Width of the stem on a path: float where everything is float.
+    fn stem_width(&self, path: &[Width]) -> Width {
+        if path.iter().all(|width| width.is_float()) { Width::FLOAT } else { self.stem }
+    }
+
+    /// Runs one batch along `path`; features behind every segment of it.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn run_path(
+        &self,
+        executor: &mut dyn Executor,
+        images: &[f32],
+        path: &[Width],
+    ) -> Result<Vec<Vec<f32>>, ExecError> {
+        let mut tokens = self.stem(executor, images, self.stem_width(path))?;
+        let mut features = Vec::with_capacity(path.len());
+        for (index, &width) in path.iter().enumerate() {
+            tokens = self.segment(executor, index, width, &tokens)?;
+            features.push(self.features(executor, &tokens)?);
+        }
+        Ok(features)
+    }
+
+    /// Runs one batch along every path of `tree`, each prefix once, depth first: at most one activation per segment is alive.
+    /// `visit(node, features)` is called for every node but the root.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn run_tree(
+        &self,
+        executor: &mut dyn Executor,
+        images: &[f32],
+        tree: &PathTree,
+        widths: &[Width],
+        visit: &mut dyn FnMut(usize, Vec<f32>),
+    ) -> Result<(), ExecError> {
+        let tokens = self.stem(executor, images, self.stem)?;
+        self.descend(executor, &tokens, tree, widths, ROOT, visit)
+    }
+
+    fn descend(
+        &self,
+        executor: &mut dyn Executor,
+        tokens: &Value,
+        tree: &PathTree,
+        widths: &[Width],
+        node: usize,
+        visit: &mut dyn FnMut(usize, Vec<f32>),
+    ) -> Result<(), ExecError> {
+        let (depth, children) = (tree.node(node).depth, tree.node(node).children.clone());
+        for child in children {
+            let width = widths[tree.node(child).width.expect("only the root has no width")];
+            let next = self.segment(executor, depth, width, tokens)?;
+            visit(child, self.features(executor, &next)?);
+            self.descend(executor, &next, tree, widths, child, visit)?;
+        }
+        Ok(())
+    }
+
+    /// Features at every node of the tree for all pictures: `[node][picture · feature_dim]`, the root's entry empty.
+    ///
+    /// # Errors
+    /// What the executor reports, or a wish to stop.
+    pub fn tree_features(
+        &self,
+        drive: &Drive,
+        images: Images,
+        tree: &PathTree,
+        widths: &[Width],
+    ) -> anyhow::Result<Vec<Vec<f32>>> {
+        let batches = self.over_batches(drive, images, |executor, batch, _| {
+            let mut nodes = vec![Vec::new(); tree.node_count()];
+            self.run_tree(executor, batch, tree, widths, &mut |node, features| nodes[node] = features)?;
+            Ok(nodes)
+        })?;
+        Ok(concatenate(batches, tree.node_count()))
+    }
+
+    /// Features behind every segment of `path` for all pictures: `[segment][picture · feature_dim]`.
+    ///
+    /// # Errors
+    /// What the executor reports, or a wish to stop.
+    pub fn path_features(&self, drive: &Drive, images: Images, path: &[Width]) -> anyhow::Result<Vec<Vec<f32>>> {
+        self.paths_features(drive, images, |_| path.to_vec(), path.len())
+    }
+
+    /// As [`path_features`](Self::path_features), with a path of its own for every batch.
+    ///
+    /// # Errors
+    /// What the executor reports, or a wish to stop.
+    pub fn paths_features(
+        &self,
+        drive: &Drive,
+        images: Images,
+        path_of_batch: impl Fn(usize) -> Vec<Width> + Sync,
+        segments: usize,
+    ) -> anyhow::Result<Vec<Vec<f32>>> {
+        let batches = self.over_batches(drive, images, |executor, batch, index| {
+            self.run_path(executor, batch, &path_of_batch(index))
+        })?;
+        Ok(concatenate(batches, segments))
+    }
+
+    /// Runs `work` on every batch, batches in parallel, each with an executor of its own; results in order.
+    fn over_batches<T: Send>(
+        &self,
+        drive: &Drive,
+        images: Images,
+        work: impl Fn(&mut dyn Executor, &[f32], usize) -> Result<T, ExecError> + Sync,
+    ) -> anyhow::Result<Vec<T>> {
+        let picture: usize = self.backbone.image_shape().iter().product();
+        assert_eq!(images.data.len(), images.count * picture);
+        images
+            .data
+            .par_chunks(drive.batch * picture)
+            .enumerate()
+            .map(|(index, batch)| {
+                drive.cancel.check()?;
+                let mut executor = drive.engine.executor();
+                let result = work(executor.as_mut(), batch, index)?;
+                drive.progress.advance(batch.len() / picture);
+                Ok(result)
+            })
+            .collect()
+    }
+}
+
+/// Puts the results of batches behind one another, list by list.
+fn concatenate(batches: Vec<Vec<Vec<f32>>>, lists: usize) -> Vec<Vec<f32>> {
+    let mut all = vec![Vec::new(); lists];
+    for batch in batches {
+        for (list, part) in all.iter_mut().zip(batch) {
+            list.extend(part);
+        }
+    }
+    all
+}

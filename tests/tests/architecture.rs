@@ -1,0 +1,54 @@
+//! Which crate may depend on which. Policies never see burn or wgpu, and nothing depends on the program.
+
+use std::collections::BTreeMap;
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Crate, and the crates of this workspace that it may depend on.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("quee-quant", &[]),
+    ("quee-data", &[]),
+    ("quee-backbone", &["quee-quant"]),
+    ("quee-cpu", &["quee-quant", "quee-backbone"]),
+    ("quee-heads", &["quee-quant"]),
+    ("quee-train", &["quee-quant", "quee-backbone", "quee-heads"]),
+    ("quee-policy", &["quee-heads"]),
+    ("quee", &["quee-quant", "quee-data", "quee-backbone", "quee-cpu", "quee-heads", "quee-train", "quee-policy"]),
+];
+
+/// Outside crates that only one crate may name.
+const EXCLUSIVE: &[(&str, &str)] = &[("burn", "quee-train"), ("wgpu", "quee-gpu")];
+
+/// `[crate]` → its direct dependencies, without those of tests.
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata runs");
+    let direct = |package: &cargo_metadata::Package| {
+        let kept = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
+        kept.map(|d| d.name.to_string()).collect()
+    };
+    metadata.packages.iter().map(|p| (p.name.to_string(), direct(p))).collect()
+}
+
+#[test]
+fn crates_depend_only_in_the_allowed_directions() {
+    let all = dependencies();
+    for (name, found) in all.iter().filter(|(name, _)| *name != "quee-tests") {
+        let (_, allowed) =
+            ALLOWED.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("{name} is not in the list"));
+        for dependency in found.iter().filter(|d| d.starts_with("quee")) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+    assert_eq!(all.len(), ALLOWED.len() + 1, "every crate of the list exists");
+}
+
+#[test]
+fn only_one_crate_names_burn_and_only_one_wgpu() {
+    for (name, found) in dependencies() {
+        for (outside, owner) in EXCLUSIVE {
+            let uses = found.iter().any(|d| d == outside || d.starts_with(&format!("{outside}-")));
+            assert!(!uses || name == *owner, "{name} must not name {outside}");
+        }
+    }
+}

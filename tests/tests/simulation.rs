@@ -1,0 +1,94 @@
+//! Integer execution against the simulation of quantization in floats, on the test split of the digits.
+
+use std::sync::Arc;
+
+use quee::recipe;
+use quee::stages::prepare::{Prepared, prepare};
+use quee_backbone::calibrate::Calibrator;
+use quee_backbone::{Backbone, Executor, QuantPlan};
+use quee_cpu::{CpuEngine, Isa};
+use quee_quant::{ActQuantizer, WeightQuantizer, Width};
+use quee_tests::{DIGITS, workspace};
+use quee_train::{BurnExecutor, flex_device};
+
+fn digits() -> Prepared {
+    let recipe = recipe::load(&workspace().join(DIGITS), None, &[]).unwrap();
+    prepare(&recipe, None, None).unwrap()
+}
+
+/// Logits of the whole backbone, stem included, at one width.
+fn logits(prepared: &Prepared, executor: &mut dyn Executor, indices: &[usize], width: Width) -> Vec<f32> {
+    let pixels = prepared.images(indices);
+    let input = executor.input(&[indices.len(), 1, 8, 8], &pixels).unwrap();
+    executor.set_width(width).unwrap();
+    let mut tokens = prepared.backbone.stem(executor, &input).unwrap();
+    for block in 0..prepared.backbone.depth() {
+        tokens = prepared.backbone.block(block, executor, &tokens).unwrap();
+    }
+    executor.set_width(Width::FLOAT).unwrap();
+    let features = prepared.backbone.features(executor, &tokens).unwrap();
+    let logits = executor.linear(&features, prepared.backbone.head()).unwrap();
+    executor.read(&logits).unwrap()
+}
+
+fn answers(logits: &[f32]) -> Vec<usize> {
+    let best = |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+    logits.chunks(10).map(best).collect()
+}
+
+fn static_plan(prepared: &Prepared, activations: ActQuantizer, widths: &[Width]) -> QuantPlan {
+    let engine = CpuEngine::new(Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse)), Isa::best());
+    let mut executor = engine.executor();
+    let mut calibrator = Calibrator::new(&mut executor).unwrap();
+    let chosen = &prepared.splits.exit_train[..64];
+    let input = calibrator.input(&[64, 1, 8, 8], &prepared.images(chosen)).unwrap();
+    prepared.backbone.forward(&mut calibrator, &input).unwrap();
+    QuantPlan::calibrated(WeightQuantizer::Mse, activations, &calibrator.finish(), widths)
+}
+
+/// Share of equal answers and the largest difference of logits, relative to the largest logit.
+fn compare(prepared: &Prepared, plan: QuantPlan, width: Width) -> (f64, f32) {
+    let plan = Arc::new(plan);
+    let engine = CpuEngine::new(Arc::clone(&plan), Isa::best());
+    let mut simulation = BurnExecutor::new(flex_device(), plan);
+    let test = &prepared.splits.test;
+    let integer = logits(prepared, &mut engine.executor(), test, width);
+    let float = logits(prepared, &mut simulation, test, width);
+    let same = answers(&integer).iter().zip(answers(&float)).filter(|(a, b)| **a == *b).count();
+    let largest = integer.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let difference = integer.iter().zip(&float).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    let result = (same as f64 / test.len() as f64, difference / largest);
+    eprintln!(
+        "{width} {:?}: same answer {:.4}, largest difference {:.5} of the largest logit",
+        engine.plan().activations,
+        result.0,
+        result.1
+    );
+    result
+}
+
+#[test]
+fn eight_bits_agree_for_every_quantizer() {
+    let prepared = digits();
+    let width = Width::new(8, 8).unwrap();
+    for activations in [ActQuantizer::DynamicToken, ActQuantizer::Minmax, ActQuantizer::Percentile, ActQuantizer::Mse] {
+        let plan = match activations {
+            ActQuantizer::DynamicToken => QuantPlan::dynamic(WeightQuantizer::Mse),
+            _ => static_plan(&prepared, activations, &[width]),
+        };
+        let (same, difference) = compare(&prepared, plan, width);
+        assert!(same >= 0.995, "{activations:?}: same answer for {same}");
+        // A code that falls on the other side of an edge moves logits by about one step; 8 bits have 255 of them.
+        assert!(difference <= 0.02, "{activations:?}: logits differ by {difference}");
+    }
+}
+
+#[test]
+fn lower_widths_agree_for_most_pictures() {
+    let prepared = digits();
+    for (weight, act, least) in [(6, 6, 0.99), (4, 8, 0.99), (4, 4, 0.97), (3, 3, 0.95)] {
+        let width = Width::new(weight, act).unwrap();
+        let (same, _) = compare(&prepared, QuantPlan::dynamic(WeightQuantizer::Mse), width);
+        assert!(same >= least, "{width}: same answer for {same}");
+    }
+}

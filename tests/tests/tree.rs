@@ -1,0 +1,92 @@
+//! The path table: prefixes are shared, and sharing changes no bit.
+
+use std::sync::Arc;
+
+use quee::backend::{Engine, engine};
+use quee::cancel::Cancel;
+use quee::progress::Stage;
+use quee::recipe::{self, Recipe};
+use quee::run::path_tree;
+use quee::stages::prepare::{Prepared, prepare};
+use quee::stages::walk::{Drive, Images, Program};
+use quee_backbone::{Executor, QuantPlan};
+use quee_quant::{WeightQuantizer, Width};
+use quee_tests::counting::{Counting, Counts};
+use quee_tests::{DIGITS, workspace};
+
+/// Counts what its executors run.
+struct CountingEngine {
+    inner: Arc<dyn Engine>,
+    counts: Counts,
+}
+
+impl Engine for CountingEngine {
+    fn executor(&self) -> Box<dyn Executor> {
+        Box::new(Counting { inner: self.inner.executor(), counts: Arc::clone(&self.counts) })
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+fn digits() -> (Recipe, Prepared) {
+    let recipe = recipe::load(&workspace().join(DIGITS), None, &[]).unwrap();
+    let prepared = prepare(&recipe, None, None).unwrap();
+    (recipe, prepared)
+}
+
+#[test]
+fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() {
+    let (recipe, prepared) = digits();
+    let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse));
+    let inner = engine(recipe.backend, plan);
+    let counting = CountingEngine { inner: Arc::clone(&inner), counts: Counts::default() };
+    let tree = path_tree(&recipe).unwrap();
+    let widths = &recipe.quant.widths;
+    let program = Program { backbone: &prepared.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let samples = 16;
+    let pixels = prepared.images(&prepared.splits.test[..samples]);
+    let images = Images { data: &pixels, count: samples };
+    let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
+    // Batches of 5: the last one is smaller.
+    let drive = |engine| Drive { engine, batch: 5, cancel: &cancel, progress: &progress };
+
+    let table = program.tree_features(&drive(&counting), images, &tree, widths).unwrap();
+
+    let counts = counting.counts.lock().unwrap().clone();
+    let mut first_block = 0;
+    let mut runs = 0;
+    for (segment, blocks) in recipe.paths.segments.iter().enumerate() {
+        let of_segment = counts[&format!("blocks.{first_block}.attn.qkv")];
+        assert_eq!(of_segment, samples * widths.len().pow(segment as u32 + 1), "segment {segment}");
+        runs += of_segment;
+        first_block += blocks;
+    }
+    assert_eq!(runs, samples * 120, "3 + 9 + 27 + 81 segment runs per picture");
+    assert_eq!(counts["patch_embed.proj"], samples, "the stem runs once");
+
+    let dim = table[1].len() / samples;
+    let mut executor = inner.executor();
+    let picture = pixels.len() / samples;
+    for node in tree.paths() {
+        let path: Vec<Width> = tree.widths_of(node).into_iter().map(|w| widths[w]).collect();
+        for sample in 0..samples {
+            let alone = &pixels[sample * picture..(sample + 1) * picture];
+            let features = program.run_path(executor.as_mut(), alone, &path).unwrap();
+            let shared = &table[node][sample * dim..(sample + 1) * dim];
+            let equal = features[path.len() - 1].iter().zip(shared).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(equal, "path {path:?}, picture {sample}");
+        }
+    }
+}
+
+#[test]
+fn splits_keep_the_backbone_s_own_pictures_out() {
+    let (_, prepared) = digits();
+    let seen = &prepared.splits.backbone_train;
+    assert_eq!(seen.len(), 800);
+    for (name, part) in &prepared.splits.parts()[1..] {
+        assert!(part.iter().all(|index| !seen.contains(index)), "{name}");
+    }
+}
