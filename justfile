@@ -1,6 +1,6 @@
 # What you can do with quee. Everything runs from this folder; `./bootstrap just …` gets missing tools first.
 #
-# Settings go before the recipe: `just backend=cpu profile=full run experiments/digits/recipe.toml`.
+# Settings go before the recipe: `just backend=cpu run experiments/digits/recipe.toml`.
 
 set positional-arguments
 
@@ -19,7 +19,7 @@ settings := backend_option + profile_option
 menu:
     @just --justfile {{ quote(justfile()) }} --list --unsorted
 
-# The whole method on the digits inside the program
+# The whole experiment on 8×8 digits, data and backbone included; prints the folder with the report
 demo *ARGS:
     {{ quee }} run experiments/digits/recipe.toml{{ settings }} "$@"
 
@@ -31,13 +31,13 @@ run RECIPE *ARGS:
 show RECIPE *ARGS:
     {{ quee }} recipe show{{ settings }} "$@"
 
-# Answer pictures of your own: just predict IMAGE…
+# Classify pictures of your own with a stored policy: just predict --run runs/digits/latest --budget 0.02 IMAGE…
 predict *ARGS:
     {{ quee }} predict "$@"
 
-# Train a backbone from scratch, as a TOML file describes it
-pretrain FILE *ARGS:
-    {{ quee }} pretrain "$@"
+# Train the backbone of an experiment from scratch: just pretrain digits
+pretrain NAME *ARGS:
+    @shift; {{ quee }} pretrain experiments/{{ NAME }}/pretrain.toml "$@"
 
 # Check everything: format, lints, documentation, tests
 [group('developer')]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use quee_tests::{DIGITS, QUICK, entries, quee, stderr, workspace};
 use tempfile::TempDir;
 
-const WEIGHTS: &str = "assets/digits/vit_d6_w64_p1_8.safetensors";
+const WEIGHTS: &str = "assets/digits/vit_d6_w80_p2_8.safetensors";
 
 /// Runs the quick digits recipe with `more`; it must fail with exit code 2, say all of `words`, and leave nothing in the
 /// results folder.

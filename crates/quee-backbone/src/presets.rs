@@ -35,17 +35,17 @@ pub enum PresetError {
 /// Every preset.
 pub fn all() -> Vec<Preset> {
     vec![
-        // The embedded backbone for 8×8 digits: every pixel is a patch.
+        // The embedded backbone for 8×8 digits: 16 patches of 2×2 pixels.
         Preset {
-            name: "vit_d6_w64_p1_8",
+            name: "vit_d6_w80_p2_8",
             config: VitConfig {
                 image: 8,
                 channels: 1,
-                patch: 1,
-                dim: 64,
+                patch: 2,
+                dim: 80,
                 depth: 6,
-                heads: 2,
-                hidden: 128,
+                heads: 4,
+                hidden: 160,
                 classes: 10,
                 qkv_bias: true,
                 pool: Pool::ClassToken,

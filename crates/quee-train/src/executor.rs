@@ -9,7 +9,8 @@ use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, QuantPl
 use quee_quant::{QuantWeight, WeightQuantizer, Width};
 
 use crate::fake_quant::{
-    ACT_BLOCK, QuantRows, expect_finite, product, quantize_rows, quantize_static, row_product, transposed, weight_codes,
+    ACT_BLOCK, QuantRows, WEIGHT_BLOCK, expect_finite, product, quantize_rows, quantize_static, transposed,
+    weight_codes,
 };
 use crate::params::ParamStore;
 use crate::tensor::{Held, four, held, mismatch, same_rank, three, two};
@@ -215,10 +216,10 @@ impl Executor for BurnExecutor {
         }
         let weight = self.weight(linear)?;
         let out = match weight.scales {
-            None => row_product(x.clone().rows(), weight.matrix),
+            None => product(x.clone().rows(), weight.matrix, WEIGHT_BLOCK),
             Some(scales) => {
                 let QuantRows { codes, scale } = self.quantize(x.clone().rows(), &linear.site)?;
-                row_product(codes, weight.matrix) * (scale * scales)
+                product(codes, weight.matrix, WEIGHT_BLOCK) * (scale * scales)
             }
         };
         let out = match &linear.bias {

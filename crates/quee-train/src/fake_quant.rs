@@ -66,14 +66,16 @@ pub(crate) fn weight_codes(weight: &QuantWeight, device: &Device) -> (Tensor<2>,
     (transposed(&codes, weight.n, weight.k, device), Tensor::from_data(scales, device))
 }
 
-/// A matrix `[n, k]` from the host as `[k, n]` in memory, not as a view: the product's order of summation depends on the
-/// layout of its operands.
+/// A matrix `[n, k]` from the host as `[k, n]` in memory, not as a view: with a transposed view, the order of summation
+/// depends on the number of rows it is multiplied with.
 pub(crate) fn transposed(matrix: &[f32], n: usize, k: usize, device: &Device) -> Tensor<2> {
     let data: Vec<f32> = (0..k).flat_map(|l| (0..n).map(move |j| matrix[j * k + l])).collect();
     Tensor::from_data(TensorData::new(data, [k, n]), device)
 }
 
 /// `a · b` over the last two axes, `[.., M, K] · [.., K, N]`, summed in blocks of at most `block` along K.
+///
+/// With `b` as [`transposed`] lays it out, a row of the result depends on its row of `a` alone, down to the last bit.
 pub(crate) fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, block: usize) -> Tensor<D> {
     let k = a.dims()[D - 1];
     if k <= block {
@@ -84,15 +86,6 @@ pub(crate) fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, block: usize) 
         a.clone().narrow(D - 1, start, length).matmul(b.clone().narrow(D - 2, start, length))
     };
     (block..k).step_by(block).fold(part(0), |sum, start| sum + part(start))
-}
-
-/// `a · b` of `[M, K]` and `[K, N]`: row i of the result depends on row i of `a` alone, down to the last bit.
-pub(crate) fn row_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    // A single row would take the matrix-vector path, which sums in another order.
-    if a.dims()[0] == 1 {
-        return product(Tensor::cat(vec![a.clone(), a], 0), b, WEIGHT_BLOCK).narrow(0, 0, 1);
-    }
-    product(a, b, WEIGHT_BLOCK)
 }
 
 /// Refuses NaN and infinities in what enters the operation called `site`.
@@ -172,7 +165,22 @@ mod tests {
             let sums = matmul_codes(rows, 5, k, &codes, &weight.codes);
             let want: Vec<f32> = sums.iter().map(|&sum| (sum + 128 * weight.sums[0]) as f32).collect();
             let (matrix, _) = weight_codes(&weight, &flex_device());
-            assert_eq!(values(row_product(quantize_static(tensor(&x, rows), &quant).codes, matrix)), want);
+            assert_eq!(values(product(quantize_static(tensor(&x, rows), &quant).codes, matrix, WEIGHT_BLOCK)), want);
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_the_rows_beside_them() {
+        for (n, k) in [(5, 32), (10, 64), (100, 192), (3, 384), (192, 700)] {
+            let value = |i: usize| ((i * 7919 % 10_007) as f32 / 5_000.0 - 1.0).powi(3);
+            let x: Vec<f32> = (0..40 * k).map(value).collect();
+            let weight: Vec<f32> = (0..n * k).map(|i| value(i + 31)).collect();
+            let weight = transposed(&weight, n, k, &flex_device());
+            let together = values(product(tensor(&x, 40), weight.clone(), WEIGHT_BLOCK));
+            for rows in [1, 2, 3, 17, 39] {
+                let some = values(product(tensor(&x[..rows * k], rows), weight.clone(), WEIGHT_BLOCK));
+                assert_eq!(some, together[..rows * n], "{rows} of 40 rows, {n} x {k}");
+            }
         }
     }
 

@@ -7,9 +7,9 @@
 //! - [`gates`]: the networks that predict probabilities of error
 //!
 //! # Determinism
-//! The same seed gives the same bits whatever the number of threads: tensor operations run on one thread each, work is
-//! cut into pieces whose size does not depend on the number of threads, and results are added in the order of the
-//! pieces.
+//! The same seed gives the same bits whatever the number of threads: a tensor operation runs on one thread (burn is built
+//! without its `rayon` feature), work is cut into pieces whose size does not depend on the number of threads, and results
+//! are added in the order of the pieces. Processors with other vector instructions may differ in the last bits.
 
 mod data;
 mod error;
@@ -31,4 +31,4 @@ pub use gates::{GateConfig, GateMember, GateRows, train_gate};
 pub use init::init_vit;
 pub use params::ParamStore;
 pub use pretrain::{EpochReport, Pictures, PretrainConfig, pretrain};
-pub use save::save_checkpoint;
+pub use save::{NamedTensor, save_checkpoint};

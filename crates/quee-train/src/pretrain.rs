@@ -14,6 +14,7 @@ use crate::data::{expect_finite, expect_labels, expect_len, expect_setting, rng_
 use crate::executor::{BurnExecutor, flex_device};
 use crate::optimizer::{argmax_rows, cross_entropy, learning_rate, soft_labels};
 use crate::params::ParamStore;
+use crate::save::NamedTensor;
 
 /// Samples of a batch that one thread works on at a time. Fixed, so that the sum of their gradients is always taken in
 /// the same order; small, so that activations stay in the cache.
@@ -33,7 +34,7 @@ pub struct Pictures<'a> {
 pub struct PretrainConfig {
     /// Passes over the training pictures; default 200.
     pub epochs: usize,
-    /// Pictures per step; default 128.
+    /// Pictures per step; default 64.
     pub batch: usize,
     /// Highest learning rate; default 1e-3.
     pub learning_rate: f64,
@@ -53,7 +54,7 @@ impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
             epochs: 200,
-            batch: 128,
+            batch: 64,
             learning_rate: 1e-3,
             weight_decay: 0.05,
             warmup_epochs: 10,
@@ -99,7 +100,7 @@ pub fn pretrain(
     config: &PretrainConfig,
     augment: Augment<'_>,
     on_epoch: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
-) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, TrainError> {
+) -> Result<Vec<NamedTensor>, TrainError> {
     check(backbone, train, validation, config)?;
     let pixels: usize = backbone.image_shape().iter().product();
     let device = flex_device().autodiff();
@@ -188,7 +189,7 @@ fn check(
 /// AdamW with weight decay on matrices alone.
 fn adamw(backbone: &dyn Backbone, params: &ParamStore, weight_decay: f64) -> ModuleOptimizer {
     let plain = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0);
-    // Learned tokens and positions have two leading axes of length 1 or none that mixes features.
+    // Learned tokens and positions, [1, T, D], are no matrices: nothing is multiplied by them.
     let is_matrix = |shape: &[usize]| shape.len() >= 2 && shape[0] > 1;
     let decayed = backbone.params().into_iter().zip(params.ids()).filter(|(p, _)| is_matrix(&p.shape));
     let decayed = ParamGroup::from_ids(decayed.map(|(_, id)| id).collect());

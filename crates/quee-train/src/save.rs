@@ -10,7 +10,10 @@ use serde_json::{Map, Value, json};
 use crate::TrainError;
 use crate::data::expect_len;
 
-/// Writes tensors (name, shape, row-major values) and free-form notes as a safetensors file.
+/// Name, shape and row-major values of a tensor.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
+/// Writes tensors and free-form notes as a safetensors file.
 ///
 /// The file is written beside `path` under another name and renamed when complete, so a reader never sees half of it.
 /// The same tensors and notes give the same bytes. (The header is built here because the safetensors crate writes notes
@@ -20,7 +23,7 @@ use crate::data::expect_len;
 /// When a tensor's length does not fit its shape, or the file cannot be written; then nothing is left behind.
 pub fn save_checkpoint(
     path: &Path,
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    tensors: &[NamedTensor],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), TrainError> {
     for (_, shape, data) in tensors {
@@ -37,11 +40,7 @@ pub fn save_checkpoint(
     })
 }
 
-fn write(
-    path: &Path,
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
-    metadata: &BTreeMap<String, String>,
-) -> std::io::Result<()> {
+fn write(path: &Path, tensors: &[NamedTensor], metadata: &BTreeMap<String, String>) -> std::io::Result<()> {
     let mut header = Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), json!(metadata));
@@ -73,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    fn tensors() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    fn tensors() -> Vec<NamedTensor> {
         vec![
             ("b.weight".into(), vec![2, 3], vec![1.0, -2.0, 3.5, 0.0, f32::MIN_POSITIVE, 6.0]),
             ("a".into(), vec![1], vec![7.0]),

@@ -12,17 +12,15 @@ use quee_backbone::{Backbone, Executor};
 use quee_heads::{Ensemble, Mlp};
 use quee_train::gates::log_loss;
 use quee_train::{
-    BurnExecutor, EpochReport, ExitConfig, ExitHead, GateConfig, GateMember, GateRows, Pictures, PretrainConfig,
-    TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
+    BurnExecutor, EpochReport, ExitConfig, ExitHead, GateConfig, GateMember, GateRows, NamedTensor, Pictures,
+    PretrainConfig, TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
 };
 
-/// Runs `work` with pools of one, two and five threads and checks that it gives the same each time.
+/// Runs `work` with pools of one and three threads and checks that it gives the same each time.
 fn same_for_all_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl Fn() -> T + Sync) -> T {
     let run = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&work);
     let first = run(1);
-    for threads in [2, 5] {
-        assert!(run(threads) == first, "{threads} threads give other bits than one");
-    }
+    assert!(run(3) == first, "three threads give other bits than one");
     first
 }
 
@@ -40,9 +38,7 @@ fn pictures(count: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
     (images, labels)
 }
 
-type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
-
-fn pretrained(settings: &PretrainConfig) -> (Tensors, Vec<EpochReport>) {
+fn pretrained(settings: &PretrainConfig) -> (Vec<NamedTensor>, Vec<EpochReport>) {
     let config = config(Pool::ClassToken);
     let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
     let ((images, labels), (held_images, held_labels)) = (pictures(200, 1), pictures(100, 2));

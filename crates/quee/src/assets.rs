@@ -11,10 +11,10 @@ struct Embedded {
 }
 
 const EMBEDDED: &[Embedded] = &[Embedded {
-    preset: "vit_d6_w64_p1_8",
+    preset: "vit_d6_w80_p2_8",
     dataset: "digits",
-    origin: "assets/digits/vit_d6_w64_p1_8.safetensors (embedded)",
-    bytes: include_bytes!("../../../assets/digits/vit_d6_w64_p1_8.safetensors"),
+    origin: "assets/digits/vit_d6_w80_p2_8.safetensors (embedded)",
+    bytes: include_bytes!("../../../assets/digits/vit_d6_w80_p2_8.safetensors"),
 }];
 
 /// The embedded checkpoint of `preset` for `dataset`, if there is one.

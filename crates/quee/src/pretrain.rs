@@ -25,9 +25,9 @@ use crate::stages::prepare::{NOTE_DATASET, NOTE_TRAIN_INDICES};
 pub struct PretrainArgs {
     /// Description of the training, e.g. experiments/digits/pretrain.toml
     recipe: PathBuf,
-    /// Where the weights go, in safetensors
+    /// Where the weights go, in safetensors [default: runs/<preset>.<data set>.safetensors]
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    out: Option<PathBuf>,
     /// File or folder with the data set [default: what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -65,10 +65,13 @@ pub fn pretrain(args: &PretrainArgs, cancel: &Cancel) -> Result<()> {
         .with_context(|| format!("{file}: cannot read the description; hint: e.g. experiments/digits/pretrain.toml"))?;
     let settings: Settings = toml::from_str(&text).with_context(|| format!("{file}: not a valid description"))?;
     settings.augment.check().with_context(|| format!("{file}: augment"))?;
-    let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
+    let default = || PathBuf::from(format!("runs/{}.{}.safetensors", settings.preset, settings.dataset));
+    let out = args.out.clone().unwrap_or_else(default);
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
     // Claimed before the training: hours later is too late to find that the place is not writable.
-    let mut output = tempfile::NamedTempFile::new_in(&folder)
-        .with_context(|| format!("{}: cannot write there; hint: choose another file with --out", args.out.display()))?;
+    let mut output = std::fs::create_dir_all(&folder)
+        .and_then(|()| tempfile::NamedTempFile::new_in(&folder))
+        .with_context(|| format!("{}: cannot write there; hint: choose another file with --out", out.display()))?;
 
     let data = quee_data::load(&settings.dataset, args.data.as_deref())?;
     let preset = presets::find(&settings.preset)?;
@@ -100,9 +103,9 @@ pub fn pretrain(args: &PretrainArgs, cancel: &Cancel) -> Result<()> {
         output.write_all(&encode(&tensors, &notes))?;
         output.as_file().sync_all()
     };
-    write(&mut output).with_context(|| format!("{}: cannot write; hint: is the disk full?", args.out.display()))?;
-    output.persist(&args.out).with_context(|| format!("{}: cannot put the file there", args.out.display()))?;
-    eprintln!("{}", args.out.display());
+    write(&mut output).with_context(|| format!("{}: cannot write; hint: is the disk full?", out.display()))?;
+    output.persist(&out).with_context(|| format!("{}: cannot put the file there", out.display()))?;
+    eprintln!("{}", out.display());
     Ok(())
 }
 

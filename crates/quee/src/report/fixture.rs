@@ -2,7 +2,7 @@
 
 use quee_heads::quality::PredictorRow;
 
-use super::model::{
+use super::model::{Verdict, 
     CurvePoint, Family, Finding, GateReport, MethodReport, PredictorSummary, ReliabilityBin, Report, UsagePoint,
 };
 
@@ -69,7 +69,7 @@ pub fn report() -> Report {
             .to_vec(),
         seen: "The backbone was trained on 800 pictures, none of which is used elsewhere.".into(),
         seen_is_warning: false,
-        backbone: "vit_d6_w64_p2_8 (0.30 M parameters, 5.21 M multiply-accumulates per picture; weights: embedded)".into(),
+        backbone: "vit_d6_w80_p2_8 (0.30 M parameters, 5.21 M multiply-accumulates per picture; weights: embedded)".into(),
         widths: ["w2a2", "w3a3", "w4a4"].map(str::to_owned).to_vec(),
         segments: vec![2, 2, 1, 1],
         paths: 120,
@@ -82,11 +82,11 @@ pub fn report() -> Report {
         cost_axis: (0.0112, 1.0),
         methods,
         findings: [
-            ("QuEE open loop is better than naive combination by area on test: difference +0.0080, 95% interval +0.0021 to +0.0139.", Some(true)),
-            ("QuEE dynamic program cannot be told apart from naive combination by area on test: difference +0.0064, 95% interval −0.0003 to +0.0127.", None),
-            ("All widths of the tree are within 0.4 points of each other on cal-a: the cheapest always wins.", Some(false)),
+            ("QuEE open loop is better than naive combination by area on test: difference +0.0080, 95% interval +0.0021 to +0.0139.", Verdict::For),
+            ("QuEE dynamic program cannot be told apart from naive combination by area on test: difference +0.0064, 95% interval −0.0003 to +0.0127.", Verdict::Undecided),
+            ("All widths of the tree are within 0.4 points of each other on cal-a: the cheapest always wins.", Verdict::Note),
         ]
-        .map(|(text, good)| Finding { text: text.into(), good })
+        .map(|(text, verdict)| Finding { text: text.into(), verdict })
         .to_vec(),
         usage: (0..24).map(|at| usage(f64::from(at) / 23.0)).collect(),
         gates: (1..=3).map(gate).collect(),

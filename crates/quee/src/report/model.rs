@@ -118,8 +118,22 @@ pub struct CurvePoint {
 pub struct Finding {
     /// The sentence.
     pub text: String,
-    /// Whether it speaks for the method; `None` when undecided.
-    pub good: Option<bool>,
+    /// Its verdict.
+    pub verdict: Verdict,
+}
+
+/// What a sentence says about the learned policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// They are better.
+    For,
+    /// They are worse.
+    Against,
+    /// The data do not tell.
+    Undecided,
+    /// Something else that the reader should know.
+    Note,
 }
 
 /// Use of exits and widths at one setting of λ.

@@ -1,6 +1,6 @@
 //! The page: summary, figures with captions, tables, settings, definitions.
 
-use super::model::{Family, Finding, Report};
+use super::model::{Family, Finding, Report, Verdict};
 use super::svg::Size;
 use super::text::{cost, count, escape, fixed, list, percent, plural, short};
 use super::{accuracy_cost, four_way, reliability, style, tables, usage};
@@ -137,10 +137,11 @@ fn main_result(report: &Report) -> String {
 }
 
 fn finding(finding: &Finding) -> String {
-    let (class, mark) = match finding.good {
-        Some(true) => ("for", "✓ in favour"),
-        Some(false) => ("against", "✗ against"),
-        None => ("open", "○ undecided"),
+    let (class, mark) = match finding.verdict {
+        Verdict::For => ("for", "✓ in favour"),
+        Verdict::Against => ("against", "✗ against"),
+        Verdict::Undecided => ("open", "○ undecided"),
+        Verdict::Note => ("open", "! note"),
     };
     format!(r#"<li><span class="verdict {class}">{mark}</span><span>{}</span></li>"#, escape(&finding.text))
 }

@@ -2,12 +2,13 @@
 
 use quee_backbone::Backbone;
 use quee_heads::FourWay;
+use quee_policy::bootstrap::Interval;
 use quee_policy::study::MethodKind;
-use quee_policy::summary::{AtDrop, Difference, MethodSummary};
+use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary};
 use quee_policy::tree::ROOT;
 
 use super::{Study, summary};
-use crate::report::model::{CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint};
+use crate::report::model::{CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict};
 use crate::stages::prepare::Seen;
 use crate::stages::study::OPEN_LOOP;
 
@@ -86,17 +87,30 @@ fn method(method: &MethodSummary) -> MethodReport {
         area_high: method.area.high,
         at_drop_0_5: at_drop(&method.cost_at_drop_0_5),
         at_drop_1_0: at_drop(&method.cost_at_drop_1_0),
-        curve: method
-            .band
-            .iter()
-            .map(|p| CurvePoint {
-                cost: p.cost,
-                accuracy: p.accuracy.value,
-                low: p.accuracy.low,
-                high: p.accuracy.high,
-            })
-            .collect(),
+        curve: curve(method),
     }
+}
+
+/// Most settings that are drawn one by one.
+const FEW: usize = 12;
+
+/// The settings themselves where they are few and the same for all seeds, otherwise the mean curve.
+fn curve(method: &MethodSummary) -> Vec<CurvePoint> {
+    let point = |cost: f64, accuracy: Interval| CurvePoint {
+        cost,
+        accuracy: accuracy.value,
+        low: accuracy.low,
+        high: accuracy.high,
+    };
+    let first: Vec<_> = method.front.iter().filter(|p| p.seed == 0).collect();
+    let same = |p: &FrontPoint| {
+        let twin = first.iter().find(|q| q.name == p.name);
+        twin.is_some_and(|q| q.cost.value == p.cost.value && q.accuracy.value == p.accuracy.value)
+    };
+    if (1..=FEW).contains(&first.len()) && method.front.iter().all(same) {
+        return first.iter().map(|p| point(p.cost.value, p.accuracy)).collect();
+    }
+    method.band.iter().map(|p| point(p.cost, p.accuracy)).collect()
 }
 
 /// One sentence per paired comparison, and a warning when widths do not differ.
@@ -108,16 +122,16 @@ fn findings(study: &Study) -> Vec<Finding> {
 
 fn comparison(difference: &Difference) -> Finding {
     let area = &difference.area;
-    let (verdict, good) = match (area.low > 0.0, area.high < 0.0) {
-        (true, _) => ("is better than", Some(true)),
-        (_, true) => ("is worse than", Some(false)),
-        _ => ("cannot be told apart from", None),
+    let (words, verdict) = match (area.low > 0.0, area.high < 0.0) {
+        (true, _) => ("is better than", Verdict::For),
+        (_, true) => ("is worse than", Verdict::Against),
+        _ => ("cannot be told apart from", Verdict::Undecided),
     };
     let text = format!(
-        "{} {verdict} {} by area on test: difference {:+.4}, 95% interval {:+.4} to {:+.4}.",
+        "{} {words} {} by area on test: difference {:+.4}, 95% interval {:+.4} to {:+.4}.",
         difference.method, difference.against, area.value, area.low, area.high
     );
-    Finding { text, good }
+    Finding { text, verdict }
 }
 
 /// Widths whose static accuracy on *cal-a* is within half a point of the cheapest width leave a policy little to choose.
@@ -134,7 +148,7 @@ fn flat_ladder(study: &Study) -> Option<Finding> {
              to choose from. Lower widths would give it a ladder.",
             100.0 * spread
         ),
-        good: Some(false),
+        verdict: Verdict::Note,
     })
 }
 
