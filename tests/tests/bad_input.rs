@@ -149,7 +149,7 @@ fn recipes_that_are_missing_or_no_toml() {
 #[test]
 fn impossible_splits() {
     refused(&["--set", "data.fit=0.9"], &["split", "hint"]);
-    refused(&["--set", "data.test=990"], &["split", "hint"]);
+    refused(&["--set", "data.test=1200"], &["split", "hint"]);
 }
 
 #[test]

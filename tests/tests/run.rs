@@ -63,7 +63,7 @@ fn a_run_leaves_everything_behind_and_its_policy_works() {
     let bytes = std::fs::read(folder.join("paths.safetensors")).unwrap();
     let table = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(table.tensor("seed0.test.answers").unwrap().shape(), [14, 360]);
-    assert_eq!(table.tensor("fit.labels").unwrap().shape(), [223]);
+    assert_eq!(table.tensor("fit.labels").unwrap().shape(), [287]);
 
     predicts_with(&folder, out.path());
 }

@@ -105,7 +105,7 @@ pub fn early_exit(ledger: &Ledger, run: &StaticRun, cal: &[u16], test: &[u16], q
         name: if threshold == NEVER {
             format!("{}, never early", run.name)
         } else {
-            format!("{}, threshold {threshold:.4}", run.name)
+            format!("{} threshold {threshold:.4}", run.name)
         },
         parameter: f64::from(threshold),
         cal: leave(&run.cal, cal, threshold),

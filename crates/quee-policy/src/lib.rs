@@ -20,6 +20,7 @@ pub mod cost;
 pub mod curve;
 pub mod dynamic;
 pub mod lambda;
+pub mod learned;
 pub mod open_loop;
 pub mod oracle;
 pub mod outcome;

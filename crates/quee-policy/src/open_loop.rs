@@ -1,6 +1,7 @@
 //! Open-loop control, replanned at each gate: the default policy.
 
 use crate::cost::{Charge, Ledger};
+use crate::curve::pareto;
 use crate::lambda::Outlook;
 use crate::table::{Outcomes, TableError, check_shape};
 use crate::tree::{Continuation, NodeId, PathTree, ROOT};
@@ -79,6 +80,36 @@ pub fn root_rates(tree: &PathTree, fit: &Outcomes) -> Vec<f32> {
     rates
 }
 
+/// All ways to go on from every node with their remaining relative costs, under the charge of a learned policy.
+fn all_ways(tree: &PathTree, ledger: &Ledger) -> Vec<Vec<(Continuation, f64)>> {
+    let prices = ledger.prices(tree, Charge::Learned);
+    let ways_from = |node: NodeId| match tree.node(node).children.is_empty() {
+        true => Vec::new(),
+        false => {
+            let remaining = |way: &Continuation| match way.first {
+                Some(_) => prices[way.end].cost - prices[node].cost,
+                None => 0.0,
+            };
+            tree.continuations(node).into_iter().map(|way| (way, remaining(&way))).collect()
+        }
+    };
+    tree.nodes().map(ways_from).collect()
+}
+
+/// Suffixes worth considering at every node, ascending: those that no cheaper one beats in error rate on *fit*.
+///
+/// The least of many noisy predictions is too low by luck. Leaving out what is worse on average both in cost and in
+/// error keeps the number of predictions that compete small. Exiting here is always among them, since it costs nothing.
+pub fn candidates(tree: &PathTree, ledger: &Ledger, fit: &Outcomes) -> Vec<Vec<usize>> {
+    let front = |ways: &Vec<(Continuation, f64)>| {
+        let points: Vec<(f64, f64)> = ways.iter().map(|(way, cost)| (*cost, 1.0 - fit.error_rate(way.end))).collect();
+        let mut kept: Vec<usize> = pareto(&points).into_iter().map(|at| ways[at].0.suffix).collect();
+        kept.sort_unstable();
+        kept
+    };
+    all_ways(tree, ledger).iter().map(front).collect()
+}
+
 /// The policy: take the continuation with the least `predicted error + λ·remaining cost`, do its first step, decide
 /// again at the next gate.
 #[derive(Clone, Debug)]
@@ -95,26 +126,42 @@ impl OpenLoop {
     /// If `root_rates` does not have one entry per suffix of the root.
     pub fn new(tree: &PathTree, ledger: &Ledger, root_rates: Vec<f32>) -> Result<Self, TableError> {
         check_shape("rates at gate 0", root_rates.len(), tree.suffix_count(0), 1)?;
-        let prices = ledger.prices(tree, Charge::Learned);
-        let ways_from = |node: NodeId| match tree.node(node).children.is_empty() {
-            true => Vec::new(),
-            false => {
-                let remaining = |way: &Continuation| match way.first {
-                    Some(_) => prices[way.end].cost - prices[node].cost,
-                    None => 0.0,
-                };
-                tree.continuations(node).into_iter().map(|way| (way, remaining(&way))).collect()
-            }
-        };
-        Ok(Self { ways: tree.nodes().map(ways_from).collect(), root_rates })
+        Ok(Self { ways: all_ways(tree, ledger), root_rates })
     }
 
-    /// Next node from a gate, or `None` to answer here. Ties go to the cheaper, then to the lower suffix.
-    fn decide(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<NodeId> {
+    /// The same policy, considering at every gate only the suffixes listed in `candidates` `[node]` (see [`candidates`]).
+    ///
+    /// # Errors
+    /// If there is not one list per node, or a list leaves a gate without a way on.
+    pub fn with_candidates(mut self, candidates: &[Vec<usize>]) -> Result<Self, TableError> {
+        check_shape("candidates", candidates.len(), self.ways.len(), 1)?;
+        for (ways, kept) in self.ways.iter_mut().zip(candidates).filter(|(ways, _)| !ways.is_empty()) {
+            ways.retain(|(way, _)| kept.contains(&way.suffix));
+            if ways.is_empty() {
+                return Err(TableError::Empty { what: "candidates of a gate" });
+            }
+        }
+        Ok(self)
+    }
+
+    /// Ways to go on from a node, the one that answers here among them, and the relative cost of each; none at the last
+    /// exit.
+    pub fn ways(&self, node: NodeId) -> &[(Continuation, f64)] {
+        &self.ways[node]
+    }
+
+    /// The way that the policy takes from a gate: the least `predicted error + λ·remaining cost`, given predictions
+    /// `[suffix]`. `None` at the last exit. Ties go to the cheaper, then to the lower suffix.
+    pub fn choose(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<Continuation> {
         let outlook =
             |(way, cost): &(Continuation, f64)| Outlook { error: f64::from(predictions[way.suffix]), cost: *cost };
         let best = self.ways[node].iter().min_by(|a, b| outlook(a).compare(&outlook(b), lambda));
-        best.and_then(|(way, _)| way.first)
+        best.map(|(way, _)| *way)
+    }
+
+    /// Next node from a gate, or `None` to answer here.
+    fn decide(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<NodeId> {
+        self.choose(node, predictions, lambda).and_then(|way| way.first)
     }
 
     /// Runs the policy on a split; returns the node at which every sample is answered.
@@ -175,6 +222,25 @@ mod tests {
         assert_eq!(ends(1.4), [1, 2, 2]);
         assert_eq!(ends(2.7), [1, 2, 1]);
         assert_eq!(ends(2.8), [1, 1, 1]);
+    }
+
+    #[test]
+    fn candidates_are_the_front_of_error_on_fit_against_cost() {
+        let (tree, ledger) = setup(Monotone::Free);
+        // Nodes: 1, 2 answer after one segment; 3, 4 behind 1; 5, 6 behind 2. Errors on four samples:
+        let errors = [3, 2, 2, 1, 2, 3];
+        let answers = errors.iter().flat_map(|wrong| (0..4).map(move |sample| u16::from(sample < *wrong)));
+        let fit = Outcomes::new(&tree, answers.collect(), vec![0.5; 24], vec![0; 4]).unwrap();
+        let kept = candidates(&tree, &ledger, &fit);
+        // From the root, ascending cost: [0] 3 errors, [1] 2, [0,0] 2, [0,1] 1, [1,0] 2, [1,1] 3: of equal errors the cheaper stays.
+        assert_eq!(kept[ROOT], [1, 2, 4]);
+        assert_eq!(kept[1], [0, 1, 2], "each step from node 1 is better than the one before");
+        assert_eq!(kept[2], [0], "nothing behind node 2 is better than answering there");
+        let policy = OpenLoop::new(&tree, &ledger, vec![0.0; 7]).unwrap().with_candidates(&kept).unwrap();
+        assert_eq!(policy.ways(2).len(), 1);
+        assert_eq!(policy.choose(2, &[0.9, 0.0, 0.0], 0.0).map(|way| way.suffix), Some(0));
+        let empty = vec![Vec::new(); tree.node_count()];
+        assert!(OpenLoop::new(&tree, &ledger, vec![0.0; 7]).unwrap().with_candidates(&empty).is_err());
     }
 
     #[test]

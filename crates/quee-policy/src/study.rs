@@ -1,18 +1,17 @@
 //! One seed of a study: every method over its settings, on *cal-a* and *test*.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::baselines::{self, QUANTILES};
 use crate::cost::{Charge, CostError, Ledger, Price};
 use crate::dynamic::{Cells, Chain};
-use crate::lambda::{Step, Sweep, sweep, within_budget};
+use crate::lambda::{Sweep, within_budget};
+use crate::learned::learned;
 use crate::open_loop::{OpenLoop, PredictionTable, root_rates};
 use crate::oracle::Oracle;
 use crate::outcome::{Choices, Setting};
-use crate::risk::{RiskError, RiskReport, RiskTarget, control, losses};
+use crate::risk::{RiskError, RiskReport, RiskTarget};
 use crate::table::{Outcomes, RunOutcomes, StaticRun, TableError, check_shape};
 use crate::tree::{NodeId, PathTree};
 
@@ -91,6 +90,8 @@ pub struct OpenLoopInput<'a> {
     pub test: &'a PredictionTable,
     /// Predictions on *cal-b*, for risk control.
     pub cal_b: Option<&'a PredictionTable>,
+    /// Suffixes to consider at every node ([`crate::open_loop::candidates`]); all where there is none.
+    pub candidates: Option<&'a [Vec<usize>]>,
 }
 
 /// Cells of one closed-loop policy.
@@ -130,11 +131,13 @@ pub struct StudyOptions {
     pub quantiles: usize,
     /// Seed of the random policy.
     pub seed: u64,
+    /// Whether gate 0 of a learned policy may commit to a path (see [`crate::learned`]).
+    pub commit: bool,
 }
 
 impl Default for StudyOptions {
     fn default() -> Self {
-        Self { sweep: Sweep::default(), quantiles: QUANTILES, seed: 0 }
+        Self { sweep: Sweep::default(), quantiles: QUANTILES, seed: 0, commit: true }
     }
 }
 
@@ -179,6 +182,8 @@ pub struct MethodResult {
     pub kind: MethodKind,
     /// Its settings; learned policies in ascending order of λ.
     pub settings: Vec<Setting>,
+    /// `[setting]`: the path that gate 0 commits to, if it does; empty for methods that are not learned.
+    pub commits: Vec<Option<NodeId>>,
     /// Risk control on *cal-b*, for learned policies where it was asked for.
     pub risk: Option<RiskReport>,
 }
@@ -225,7 +230,13 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
     let (cal_labels, test_labels) = (cal.labels(), test.labels());
     let along = |width| StaticRun::along_tree(tree, ledger, width, &inputs.width_names[width], cal, test);
     let runs: Vec<StaticRun> = (0..tree.widths()).map(along).chain(inputs.extras.iter().cloned()).collect();
-    let method = |name: &str, kind, settings| MethodResult { name: name.to_owned(), kind, settings, risk: None };
+    let method = |name: &str, kind, settings| MethodResult {
+        name: name.to_owned(),
+        kind,
+        settings,
+        commits: Vec::new(),
+        risk: None,
+    };
     let mut methods = vec![
         method("static width", MethodKind::Single, baselines::static_widths(ledger, &runs, cal_labels, test_labels)),
         method(
@@ -246,7 +257,10 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         method("random", MethodKind::Bound, baselines::random_policy(tree, ledger, cal, test, options.seed)),
     ];
     for input in inputs.open_loop {
-        let policy = OpenLoop::new(tree, ledger, root_rates(tree, inputs.fit)).map_err(table(input.name))?;
+        let mut policy = OpenLoop::new(tree, ledger, root_rates(tree, inputs.fit)).map_err(table(input.name))?;
+        if let Some(candidates) = input.candidates {
+            policy = policy.with_candidates(candidates).map_err(table(input.name))?;
+        }
         let on_b = input.cal_b.map(|cal_b| |lambda: f64| policy.run(cal_b, lambda));
         let run = |lambda: f64| policy.run(input.cal, lambda);
         methods.push(learned(inputs, input.name, run, |lambda| policy.run(input.test, lambda), on_b)?);
@@ -285,37 +299,6 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         least_cost: ledger.least_cost(tree),
         methods,
     })
-}
-
-/// A learned policy over λ: settings laid out on *cal-a*, run on *test*, and tested on *cal-b* where asked for.
-fn learned(
-    inputs: &SeedInputs<'_>,
-    name: &str,
-    on_cal: impl Fn(f64) -> Vec<NodeId>,
-    on_test: impl Fn(f64) -> Vec<NodeId>,
-    on_b: Option<impl Fn(f64) -> Vec<NodeId>>,
-) -> Result<MethodResult, StudyError> {
-    let prices: Arc<[Price]> = inputs.ledger.prices(inputs.tree, Charge::Learned).into();
-    let steps = sweep(&inputs.options.sweep, |lambda| Choices::at_nodes(&prices, inputs.cal, &on_cal(lambda)));
-    let risk = match (inputs.risk, on_b) {
-        (Some(risk), Some(run)) => {
-            let lost = |lambda: f64| {
-                let choices = Choices::at_nodes(&prices, risk.outcomes, &run(lambda));
-                (lambda, losses(risk.float_correct, choices.correct()))
-            };
-            let tested: Vec<(f64, usize)> = steps.iter().map(|step| lost(step.lambda)).collect();
-            Some(control(risk.target, risk.outcomes.samples(), &tested)?)
-        }
-        _ => None,
-    };
-    let setting = |step: Step| Setting {
-        name: if step.lambda.is_infinite() { "lambda inf".to_owned() } else { format!("lambda {:.4}", step.lambda) },
-        parameter: step.lambda,
-        cal: step.cal,
-        test: Choices::at_nodes(&prices, inputs.test, &on_test(step.lambda)),
-    };
-    let settings = steps.into_iter().map(setting).collect();
-    Ok(MethodResult { name: name.to_owned(), kind: MethodKind::Learned, settings, risk })
 }
 
 /// The oracle over all paths of the tree and all exits of all static runs, float included.

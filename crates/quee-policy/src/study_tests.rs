@@ -5,13 +5,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::bootstrap::Bootstrap;
-use crate::cost::{BitTable, CostTable, Ledger};
+use crate::cost::{BitTable, Charge, CostTable, Ledger};
 use crate::curve::{Axis, pareto, test_points};
 use crate::dynamic::Cells;
 use crate::open_loop::PredictionTable;
 use crate::risk::{RiskOutcome, RiskTarget};
 use crate::study::{
-    DynamicInput, MethodKind, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyError, StudyOptions, evaluate,
+    DynamicInput, MethodKind, MethodResult, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyError, StudyOptions,
+    evaluate,
 };
 use crate::summary::{Summary, summarise};
 use crate::table::{Outcomes, RunOutcomes, StaticRun, most_frequent};
@@ -137,7 +138,13 @@ fn with_inputs<T>(shape: &Shape, seed: u64, then: impl FnOnce(&SeedInputs<'_>) -
         test: &test.table,
         float: &float,
         extras: &extra[..*extras],
-        open_loop: &[OpenLoopInput { name: "open loop", cal: &on_cal, test: &on_test, cal_b: Some(&on_b) }],
+        open_loop: &[OpenLoopInput {
+            name: "open loop",
+            cal: &on_cal,
+            test: &on_test,
+            cal_b: Some(&on_b),
+            candidates: None,
+        }],
         dynamic: &[DynamicInput {
             name: "closed loop",
             alpha: 8.0,
@@ -295,5 +302,38 @@ proptest! {
             let difference = summary.difference("oracle", &method.name).unwrap().area;
             prop_assert!(difference.low > -1e-6 && difference.value > -1e-9, "{} {difference:?}", method.name);
         }
+    }
+}
+
+#[test]
+fn gate_zero_commits_where_a_path_is_better_on_cal_and_then_asks_nobody() {
+    // Predictions that know nothing and gates that cost a lot: some prices are better served by one path.
+    let shape = Shape { signal: 0.0, overhead: 5.0, ..learnable(60) };
+    let run = |commit: bool| {
+        with_inputs(&shape, 0, |inputs| {
+            let options = StudyOptions { commit, ..inputs.options };
+            let result = evaluate(&SeedInputs { options, ..*inputs }).unwrap();
+            let prices = inputs.ledger.prices(inputs.tree, Charge::Static);
+            let method = result.methods.into_iter().find(|m| m.name == "open loop").unwrap();
+            (method, prices)
+        })
+    };
+    let (free, prices) = run(true);
+    let (bound, _) = run(false);
+    assert!(bound.commits.iter().all(Option::is_none));
+    assert!(free.commits.iter().any(Option::is_some));
+    for (setting, commit) in free.settings.iter().zip(&free.commits) {
+        if let Some(node) = commit {
+            assert!(setting.test.options().iter().all(|option| *option as usize == *node));
+            let paid = setting.test.mean_cost();
+            assert!((paid - prices[*node].cost).abs() < 1e-12, "a committed path pays the answering exit alone");
+        }
+    }
+    let objective = |method: &MethodResult, lambda: f64| {
+        let setting = method.settings.iter().find(|s| s.parameter == lambda).unwrap();
+        1.0 - setting.cal.accuracy() + lambda * setting.cal.mean_cost()
+    };
+    for lambda in [0.0, 0.1, 1.0, 10.0] {
+        assert!(objective(&free, lambda) <= objective(&bound, lambda) + 1e-12, "never worse on cal-a at {lambda}");
     }
 }

@@ -9,7 +9,7 @@
 //! - [`weight`]: symmetric per-channel weight quantizers
 //! - [`activation`]: scale and zero point from a range; per-token dynamic quantization
 //! - [`observe`]: static ranges from calibration values
-//! - [`reference`]: integer matrix product and quantized linear layer, one scalar at a time
+//! - [`mod@reference`]: integer matrix product and quantized linear layer, one scalar at a time
 
 pub mod activation;
 pub mod observe;

@@ -68,16 +68,6 @@ pub enum TrainError {
     /// The executor failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// A checkpoint that cannot be written.
-    #[error(
-        "{path}: cannot write the checkpoint: {source}; hint: check the folder, its permissions and the free space"
-    )]
-    Write {
-        /// File.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
 }
 
 impl TrainError {

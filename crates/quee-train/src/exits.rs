@@ -3,6 +3,7 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use quee_heads::ExitHead;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -29,35 +30,6 @@ pub struct ExitConfig {
 impl Default for ExitConfig {
     fn default() -> Self {
         Self { epochs: 30, batch: 256, learning_rate: 0.01, weight_decay: 0.01, seed: 0 }
-    }
-}
-
-/// The linear classifier of an exit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExitHead {
-    /// Number of features.
-    pub dim: usize,
-    /// Number of classes.
-    pub classes: usize,
-    /// Weights `[classes, dim]`, row-major.
-    pub weight: Vec<f32>,
-    /// Biases `[classes]`.
-    pub bias: Vec<f32>,
-}
-
-impl ExitHead {
-    /// Logits `[rows, classes]` of `features` `[rows, dim]`.
-    ///
-    /// # Panics
-    /// When the features are no whole number of rows or the arrays do not have the length their documentation says.
-    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
-        assert_eq!(features.len() % self.dim, 0, "features of an exit");
-        assert_eq!((self.weight.len(), self.bias.len()), (self.classes * self.dim, self.classes), "weights of an exit");
-        let logit = |row: &[f32], class: usize| {
-            let weights = &self.weight[class * self.dim..(class + 1) * self.dim];
-            self.bias[class] + weights.iter().zip(row).map(|(w, x)| w * x).sum::<f32>()
-        };
-        features.chunks_exact(self.dim).flat_map(|row| (0..self.classes).map(move |class| logit(row, class))).collect()
     }
 }
 

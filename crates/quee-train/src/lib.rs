@@ -2,7 +2,7 @@
 //!
 //! - [`BurnExecutor`]: runs a backbone's program on burn tensors; [`ParamStore`]: its parameters as trainable tensors
 //! - [`fake_quant`]: quantization simulated in floats
-//! - [`pretrain`](mod@pretrain): a backbone from random weights; [`init`]: those weights; [`save`]: checkpoint files
+//! - [`pretrain`](mod@pretrain): a backbone from random weights; [`init`]: those weights
 //! - [`exits`]: the linear classifiers of early exits
 //! - [`gates`]: the networks that predict probabilities of error
 //!
@@ -21,14 +21,12 @@ pub mod init;
 mod optimizer;
 mod params;
 pub mod pretrain;
-pub mod save;
 mod tensor;
 
 pub use error::TrainError;
 pub use executor::{BurnExecutor, flex_device};
-pub use exits::{ExitConfig, ExitHead, train_exit};
+pub use exits::{ExitConfig, train_exit};
 pub use gates::{GateConfig, GateMember, GateRows, train_gate};
 pub use init::init_vit;
 pub use params::ParamStore;
-pub use pretrain::{EpochReport, Pictures, PretrainConfig, pretrain};
-pub use save::{NamedTensor, save_checkpoint};
+pub use pretrain::{EpochReport, NamedTensor, Pictures, PretrainConfig, pretrain};

@@ -14,11 +14,13 @@ use crate::data::{expect_finite, expect_labels, expect_len, expect_setting, rng_
 use crate::executor::{BurnExecutor, flex_device};
 use crate::optimizer::{argmax_rows, cross_entropy, learning_rate, soft_labels};
 use crate::params::ParamStore;
-use crate::save::NamedTensor;
 
 /// Samples of a batch that one thread works on at a time. Fixed, so that the sum of their gradients is always taken in
 /// the same order; small, so that activations stay in the cache.
 const PIECE: usize = 16;
+
+/// Name, shape and row-major values of a tensor.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// Labelled pictures.
 #[derive(Clone, Copy, Debug)]

@@ -9,11 +9,12 @@ use common::{config, noise};
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::vit::{Pool, Vit};
 use quee_backbone::{Backbone, Executor};
+use quee_heads::ExitHead;
 use quee_heads::{Ensemble, Mlp};
 use quee_train::gates::log_loss;
 use quee_train::{
-    BurnExecutor, EpochReport, ExitConfig, ExitHead, GateConfig, GateMember, GateRows, NamedTensor, Pictures,
-    PretrainConfig, TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
+    BurnExecutor, EpochReport, ExitConfig, GateConfig, GateMember, GateRows, NamedTensor, Pictures, PretrainConfig,
+    TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
 };
 
 /// Runs `work` with pools of one and three threads and checks that it gives the same each time.
@@ -122,8 +123,12 @@ fn clouds(rows: usize, dim: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<
 
 fn accuracy(head: &ExitHead, features: &[f32], labels: &[u16]) -> f64 {
     let answer = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
-    let rows = head.logits(features);
-    let right = rows.chunks(head.classes).zip(labels).filter(|(row, label)| answer(row) == usize::from(**label));
+    let mut logits = Vec::new();
+    let mut correct = |(row, label): &(&[f32], &u16)| {
+        head.logits(row, &mut logits);
+        answer(&logits) == usize::from(**label)
+    };
+    let right = features.chunks(head.dim).zip(labels).filter(|pair| correct(pair));
     right.count() as f64 / labels.len() as f64
 }
 
@@ -144,7 +149,9 @@ fn exits_start_from_given_weights() {
     assert_eq!((&head.weight, &head.bias), (&weight, &bias));
     let row = &features[..8];
     let by_hand = |class: usize| bias[class] + (0..8).map(|i| weight[class * 8 + i] * row[i]).sum::<f32>();
-    head.logits(row).iter().enumerate().for_each(|(class, logit)| assert!((logit - by_hand(class)).abs() < 1e-5));
+    let mut logits = Vec::new();
+    head.logits(row, &mut logits);
+    logits.iter().enumerate().for_each(|(class, logit)| assert!((logit - by_hand(class)).abs() < 1e-5));
 
     let one = ExitConfig { epochs: 1, ..Default::default() };
     let moved = train_exit(&features, &labels, 8, 3, &one, Some((&weight, &bias))).unwrap();

@@ -14,8 +14,9 @@ use quee_backbone::tensor_file::{TensorData, encode};
 use quee_backbone::vit::Vit;
 use quee_backbone::{Backbone, QuantPlan};
 use quee_heads::{ExitHead, GatePredictor};
-use quee_policy::cost::CostTable;
-use quee_policy::tree::PathTree;
+use quee_policy::cost::{BitTable, CostTable, Ledger};
+use quee_policy::open_loop::OpenLoop;
+use quee_policy::tree::{NodeId, PathTree};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::Recipe;
@@ -35,6 +36,8 @@ pub struct LambdaSetting {
     pub cal_cost: f64,
     /// Accuracy on *cal-a*.
     pub cal_accuracy: f64,
+    /// Node of the tree that gate 0 commits to at this λ, if it does.
+    pub commit: Option<NodeId>,
 }
 
 /// What the notes of the file hold.
@@ -46,6 +49,8 @@ struct Notes {
     root_rates: Vec<f32>,
     settings: Vec<LambdaSetting>,
     cost: CostTable,
+    bits: BitTable,
+    candidates: Option<Vec<Vec<usize>>>,
     class_names: Vec<String>,
     seed: u64,
     weights_origin: String,
@@ -67,6 +72,8 @@ pub struct StoredPolicy {
     pub gates: Vec<GatePredictor>,
     /// Predictions at gate 0.
     pub root_rates: Vec<f32>,
+    /// What chooses at gates.
+    pub policy: OpenLoop,
     /// Settings of λ, ascending.
     pub settings: Vec<LambdaSetting>,
     /// Costs of all parts in GBOPs.
@@ -87,10 +94,11 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
     let seed = &study.seeds[0];
     let method =
         seed.result.methods.iter().find(|m| m.name == OPEN_LOOP).context("the study has no open-loop policy")?;
-    let settings = method.settings.iter().map(|s| LambdaSetting {
+    let settings = method.settings.iter().zip(&method.commits).map(|(s, commit)| LambdaSetting {
         lambda: s.parameter.is_finite().then_some(s.parameter),
         cal_cost: s.cal.mean_cost(),
         cal_accuracy: s.cal.accuracy(),
+        commit: *commit,
     });
     let notes = Notes {
         recipe: study.recipe.clone(),
@@ -99,6 +107,8 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         root_rates: seed.trained.root_rates.clone(),
         settings: settings.collect(),
         cost: seed.ledger.cost().clone(),
+        bits: seed.ledger.bits().clone(),
+        candidates: seed.candidates.clone(),
         class_names: study.prepared.data.class_names.clone(),
         seed: seed.seed,
         weights_origin: study.prepared.weights_origin.clone(),
@@ -142,7 +152,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         "{file}: format `{format}`, expected `{FORMAT}`; hint: run the recipe again with this version"
     );
     let notes = checkpoint.metadata().get("policy").with_context(damaged)?;
-    let Notes { recipe, plan, gates, root_rates, settings, cost, class_names, seed, weights_origin } =
+    let Notes { recipe, plan, gates, root_rates, settings, cost, bits, candidates, class_names, seed, weights_origin } =
         serde_json::from_str(notes).with_context(damaged)?;
 
     let preset = presets::find(&recipe.backbone.preset)?;
@@ -163,14 +173,18 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     }
     checkpoint.finish()?;
     let tree = path_tree(&recipe)?;
-    cost.check(&tree).with_context(damaged)?;
+    let ledger = Ledger::new(&tree, cost.clone(), bits, None).with_context(damaged)?;
+    let mut policy = OpenLoop::new(&tree, &ledger, root_rates.clone()).with_context(damaged)?;
+    if let Some(candidates) = candidates {
+        policy = policy.with_candidates(&candidates).with_context(damaged)?;
+    }
     let fits = gates.len() + 1 == tree.segments()
         && gates
             .iter()
             .enumerate()
             .all(|(i, gate)| gate.gate() == i + 1 && gate.suffixes() == tree.suffix_count(i + 1))
-        && root_rates.len() == tree.suffix_count(0)
-        && !settings.is_empty();
+        && !settings.is_empty()
+        && settings.iter().all(|s| s.commit.is_none_or(|node| tree.paths().contains(&node)));
     ensure!(fits, "{}", damaged());
     let normalisation = (preset.mean, preset.std);
     let (plan, heads) = (Arc::new(plan), ExitHeads(heads));
@@ -182,6 +196,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         heads,
         gates,
         root_rates,
+        policy,
         settings,
         cost,
         class_names,

@@ -27,7 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run an experiment from a recipe; results go to <out>/<recipe>/<id>/
+    /// Run an experiment from a recipe; results go to a new folder below --out
     Run(RunArgs),
     /// Look at recipes
     #[command(subcommand)]
@@ -72,7 +72,7 @@ struct RecipeArgs {
 struct RunArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// File or folder with the data set [default: $QUEE_DATA/<name>, or what is embedded]
+    /// File or folder with the data set [default: below QUEE_DATA, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Weights of the backbone, in safetensors [default: what is embedded]

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use quee_backbone::Backbone;
+use quee_backbone::{Backbone, Executor, Value};
 use quee_policy::cost::Charge;
-use quee_policy::lambda::{Outlook, within_budget};
-use quee_policy::tree::{NodeId, ROOT};
+use quee_policy::lambda::within_budget;
+use quee_policy::tree::{Continuation, NodeId, ROOT};
 use serde::Serialize;
 
 use crate::artefact::{self, StoredPolicy};
@@ -77,6 +77,8 @@ struct Prediction {
     gbops: f64,
     milliseconds: f64,
     lambda: Option<f64>,
+    /// Whether gate 0 sent the picture along a fixed path and no gate was asked.
+    committed: bool,
     gates: Vec<GateStep>,
 }
 
@@ -128,93 +130,131 @@ fn choose_lambda(args: &PredictArgs, policy: &StoredPolicy) -> Result<f64> {
     }
 }
 
-/// Runs the policy on one picture.
-fn classify(
-    policy: &StoredPolicy,
-    executor: &mut dyn quee_backbone::Executor,
-    pixels: &[f32],
-    lambda: f64,
-) -> Result<Prediction> {
-    let (tree, recipe) = (&policy.tree, &policy.recipe);
-    let widths = &recipe.quant.widths;
-    let names: Vec<String> = widths.iter().map(ToString::to_string).collect();
-    let relative = |node: NodeId| policy.cost.relative(policy.cost.path(tree, node, Charge::Learned));
-    let program = Program { backbone: &policy.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+/// The path that gate 0 commits to at `lambda`: that of the last setting of the run whose λ is not above it.
+fn commitment(policy: &StoredPolicy, lambda: f64) -> Option<NodeId> {
+    let known = policy.settings.iter().rfind(|setting| setting.lambda.unwrap_or(f64::INFINITY) <= lambda);
+    known.and_then(|setting| setting.commit)
+}
 
-    let start = Instant::now();
-    let mut tokens = program.stem(executor, pixels, recipe.quant.stem)?;
-    let mut node = ROOT;
-    let mut predicted = policy.root_rates.clone();
-    let mut answer = NodeAnswers::default();
-    let mut gates = Vec::new();
-    let mut gate_start = Instant::now();
-    let mut expected = 1.0;
-    loop {
-        let depth = tree.node(node).depth;
-        if depth == tree.segments() {
-            break;
-        }
-        let here = relative(node);
-        let ways: Vec<_> = tree
-            .continuations(node)
-            .into_iter()
-            .map(|way| {
-                let cost = if way.first.is_some() { relative(way.end) - here } else { 0.0 };
-                (way, Outlook { error: f64::from(predicted[way.suffix]), cost })
-            })
-            .collect();
-        let best = ways.iter().min_by(|a, b| a.1.compare(&b.1, lambda)).context("a gate has at least one way on")?;
-        expected = best.1.error;
-        let label = |suffix: usize| match tree.suffix_path(depth, suffix) {
-            path if path.is_empty() => "exit".to_owned(),
-            path => path.iter().map(|&w| names[w].as_str()).collect::<Vec<_>>().join(" > "),
-        };
-        gates.push(GateStep {
-            gate: depth,
-            answer: answer.answers.first().map(|&class| policy.class_names[usize::from(class)].clone()),
-            confidence: answer.confidence.first().copied(),
-            options: ways
-                .iter()
-                .map(|(way, outlook)| GateOption {
-                    continuation: label(way.suffix),
-                    predicted_error: outlook.error,
-                    remaining_cost: outlook.cost,
-                    objective: outlook.error + if lambda.is_finite() { lambda * outlook.cost } else { 0.0 },
-                })
-                .collect(),
-            choice: label(best.0.suffix),
-            milliseconds: gate_start.elapsed().as_secs_f64() * 1e3,
-        });
-        let Some(next) = best.0.first else { break };
-        gate_start = Instant::now();
-        node = next;
-        let width = widths[tree.node(node).width.context("a step has a width")?];
-        tokens = program.segment(executor, depth, width, &tokens)?;
-        let features = program.features(executor, &tokens)?;
-        let previous = (depth > 0).then(|| std::mem::take(&mut answer.probabilities));
-        answer = NodeAnswers::compute(&policy.heads.0[depth], &features);
-        if let Some(gate) = policy.gates.get(depth) {
-            let mut row = Vec::new();
-            let so_far = tree.widths_of(node);
-            gate.spec().write(depth + 1, &answer.probabilities, previous.as_deref(), &so_far, &features, &mut row);
-            gate.predict(&row, tree.prefix_index(node), &mut predicted);
-        }
+/// One picture on its way through the segments.
+struct Walk<'a> {
+    policy: &'a StoredPolicy,
+    program: Program<'a>,
+    tokens: Value,
+    node: NodeId,
+}
+
+impl Walk<'_> {
+    fn depth(&self) -> usize {
+        self.policy.tree.node(self.node).depth
     }
-    let class = answer.answers.first().copied().context("the policy runs at least one segment")?;
-    let cost = relative(node);
+
+    /// Runs the next segment, which leads to `node`.
+    fn step(&mut self, executor: &mut dyn Executor, node: NodeId) -> Result<()> {
+        let width = self.policy.tree.node(node).width.context("a step has a width")?;
+        self.tokens =
+            self.program.segment(executor, self.depth(), self.policy.recipe.quant.widths[width], &self.tokens)?;
+        self.node = node;
+        Ok(())
+    }
+
+    /// What the exit behind the last segment says, and the features it saw.
+    fn exit(&self, executor: &mut dyn Executor) -> Result<(NodeAnswers, Vec<f32>)> {
+        let features = self.program.features(executor, &self.tokens)?;
+        Ok((NodeAnswers::compute(&self.policy.heads.0[self.depth() - 1], &features), features))
+    }
+}
+
+/// Runs the policy on one picture.
+fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], lambda: f64) -> Result<Prediction> {
+    let (tree, recipe) = (&policy.tree, &policy.recipe);
+    let start = Instant::now();
+    let program = Program { backbone: &policy.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let tokens = program.stem(executor, pixels, recipe.quant.stem)?;
+    let mut walk = Walk { policy, program, tokens, node: ROOT };
+    let (answer, expected, gates, charge) = match commitment(policy, lambda) {
+        Some(end) => {
+            let mut node = ROOT;
+            for width in tree.widths_of(end) {
+                node = tree.child(node, width).context("the path is one of the tree")?;
+                walk.step(executor, node)?;
+            }
+            let expected = f64::from(policy.root_rates[tree.suffix_index(&tree.widths_of(end))]);
+            (walk.exit(executor)?.0, expected, Vec::new(), Charge::Static)
+        }
+        None => {
+            let (answer, expected, gates) = decide_gate_by_gate(&mut walk, executor, lambda)?;
+            (answer, expected, gates, Charge::Learned)
+        }
+    };
+    let class = *answer.answers.first().context("the policy runs at least one segment")?;
+    let cost = policy.cost.relative(policy.cost.path(tree, walk.node, charge));
     Ok(Prediction {
         image: String::new(),
         class: policy.class_names[usize::from(class)].clone(),
         probability: answer.confidence[0],
         predicted_error: expected,
-        exit: tree.node(node).depth,
-        path: tree.widths_of(node).into_iter().map(|w| names[w].clone()).collect(),
+        exit: walk.depth(),
+        path: tree.widths_of(walk.node).into_iter().map(|w| recipe.quant.widths[w].to_string()).collect(),
         relative_cost: cost,
         gbops: cost * policy.cost.float_total,
         milliseconds: start.elapsed().as_secs_f64() * 1e3,
         lambda: lambda.is_finite().then_some(lambda),
+        committed: matches!(charge, Charge::Static),
         gates,
     })
+}
+
+/// Asks every gate on the way; the last exit's answer, the predicted error of the last choice, and the steps.
+fn decide_gate_by_gate(
+    walk: &mut Walk,
+    executor: &mut dyn Executor,
+    lambda: f64,
+) -> Result<(NodeAnswers, f64, Vec<GateStep>)> {
+    let policy = walk.policy;
+    let (tree, names) = (&policy.tree, &policy.recipe.quant.widths);
+    let mut predicted = policy.root_rates.clone();
+    let mut answer = NodeAnswers::default();
+    let (mut gates, mut expected) = (Vec::new(), 1.0);
+    let mut since = Instant::now();
+    while let Some(best) = policy.policy.choose(walk.node, &predicted, lambda) {
+        let depth = walk.depth();
+        let label = |suffix: usize| match tree.suffix_path(depth, suffix) {
+            path if path.is_empty() => "exit".to_owned(),
+            path => path.iter().map(|&w| names[w].to_string()).collect::<Vec<_>>().join(" > "),
+        };
+        let option = |(way, cost): &(Continuation, f64)| {
+            let error = f64::from(predicted[way.suffix]);
+            let price = if lambda.is_finite() { lambda * cost } else { 0.0 };
+            GateOption {
+                continuation: label(way.suffix),
+                predicted_error: error,
+                remaining_cost: *cost,
+                objective: error + price,
+            }
+        };
+        expected = f64::from(predicted[best.suffix]);
+        gates.push(GateStep {
+            gate: depth,
+            answer: answer.answers.first().map(|&class| policy.class_names[usize::from(class)].clone()),
+            confidence: answer.confidence.first().copied(),
+            options: policy.policy.ways(walk.node).iter().map(option).collect(),
+            choice: label(best.suffix),
+            milliseconds: since.elapsed().as_secs_f64() * 1e3,
+        });
+        let Some(next) = best.first else { break };
+        since = Instant::now();
+        walk.step(executor, next)?;
+        let previous = (depth > 0).then(|| std::mem::take(&mut answer.probabilities));
+        let (now, features) = walk.exit(executor)?;
+        answer = now;
+        if let Some(gate) = policy.gates.get(depth) {
+            let (mut row, so_far) = (Vec::new(), tree.widths_of(next));
+            gate.spec().write(depth + 1, &answer.probabilities, previous.as_deref(), &so_far, &features, &mut row);
+            gate.predict(&row, tree.prefix_index(next), &mut predicted);
+        }
+    }
+    Ok((answer, expected, gates))
 }
 
 /// Continuations printed per gate; `--json` has all.
@@ -236,6 +276,9 @@ fn describe(p: &Prediction) -> String {
         p.gbops,
         p.milliseconds
     );
+    if p.committed {
+        let _ = writeln!(text, "  gate 0: at this price all pictures run this path; no other gate is asked");
+    }
     for gate in &p.gates {
         let answer = match (&gate.answer, gate.confidence) {
             (Some(class), Some(confidence)) => format!("answer so far {class} ({confidence:.3})"),

@@ -14,7 +14,7 @@ use quee_backbone::vit::Vit;
 use quee_data::{AugmentConfig, Dataset, augment, draw_backbone_split, normalize};
 use quee_train::TrainError;
 use quee_train::init::init_vit;
-use quee_train::pretrain::{Pictures, PretrainConfig, pretrain as train};
+use quee_train::pretrain::{NamedTensor, Pictures, PretrainConfig, pretrain as train};
 use serde::Deserialize;
 
 use crate::cancel::{Cancel, Cancelled};
@@ -25,7 +25,7 @@ use crate::stages::prepare::{NOTE_DATASET, NOTE_TRAIN_INDICES};
 pub struct PretrainArgs {
     /// Description of the training, e.g. experiments/digits/pretrain.toml
     recipe: PathBuf,
-    /// Where the weights go, in safetensors [default: runs/<preset>.<data set>.safetensors]
+    /// Where the weights go, in safetensors [default: in runs/, named after preset and data set]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// File or folder with the data set [default: what is embedded]
@@ -118,7 +118,7 @@ fn run(
     backbone: &Vit,
     (mean, std): (&[f32], &[f32]),
     cancel: &Cancel,
-) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+) -> Result<Vec<NamedTensor>> {
     let shape = data.shape();
     // Moved on the 0–1 scale, where the fill is black, then normalised.
     let images = data.unit_images(train_part);

@@ -1,14 +1,14 @@
 //! Matrix products `out[m, n] = Σ_k a[m, k] · b[n, k]`: of integer codes, exact, and of floats in one fixed order.
 //!
-//! Both work in the same way. B is packed once into *panels* of columns ([`panels::Panels`]): inside a panel the codes lie
+//! Both work in the same way. B is packed once into *panels* of columns (`panels::Panels`): inside a panel the codes lie
 //! group by group, a *group* being the run of k that one instruction multiplies and adds (1 float, 2 or 4 codes). A *tile* of
-//! up to six rows and one panel is summed in registers over the whole of K ([`tile::Tile`]), one splat group of A against a
+//! up to six rows and one panel is summed in registers over the whole of K (`tile::Tile`), one splat group of A against a
 //! few vectors of B at a time.
 //!
-//! - [`codes`]: integer product on each instruction set
-//! - [`float`]: float product
-//! - [`panels`]: packed layout
-//! - [`tile`]: loops around the tiles, and the portable tile
+//! - `codes`: integer product on each instruction set
+//! - `float`: float product
+//! - `panels`: packed layout
+//! - `tile`: loops around the tiles, and the portable tile
 
 pub mod codes;
 pub(crate) mod float;

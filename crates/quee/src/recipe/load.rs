@@ -110,9 +110,7 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
         merge(&mut merged, layer);
     }
     if merged["name"].as_str() == Some("") {
-        let folder =
-            path.canonicalize().ok().and_then(|p| p.parent()?.file_name().map(|n| n.to_string_lossy().into_owned()));
-        merged.insert("name".into(), Value::String(folder.unwrap_or_else(|| "run".into())));
+        merged.insert("name".into(), Value::String(name_of_folder(path)));
     }
     let recipe: Recipe = Value::Table(merged).try_into().map_err(|e: toml::de::Error| RecipeError::Value {
         file: file.clone(),
@@ -120,6 +118,19 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
     })?;
     recipe.check().map_err(|reason| RecipeError::Value { file, reason })?;
     Ok(recipe)
+}
+
+/// The name of the folder that a recipe lies in, without characters that `name` must not have.
+fn name_of_folder(path: &Path) -> String {
+    let folder = path.canonicalize().ok().and_then(|p| Some(p.parent()?.file_name()?.to_string_lossy().into_owned()));
+    let legal: String = folder.unwrap_or_default().chars().map(|c| if is_legal(c) { c } else { '-' }).collect();
+    let name = legal.trim_start_matches('.');
+    if name.is_empty() { "run".to_owned() } else { name.to_owned() }
+}
+
+/// Whether a character may stand in the name of a results folder.
+fn is_legal(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
 /// The file and what it extends, the outermost base first.
@@ -282,8 +293,7 @@ impl Recipe {
         if self.paths.segments.len() < 2 || self.paths.segments.contains(&0) {
             return Err("`paths.segments` needs at least two segments of at least one block".into());
         }
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(legal) {
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(is_legal) {
             return Err(format!("`name` = \"{}\": use letters, digits, `-`, `_` and `.`", self.name));
         }
         Ok(())

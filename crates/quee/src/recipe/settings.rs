@@ -235,10 +235,24 @@ pub struct Predictor {
     pub calibration: PredictorCalibration,
 }
 
+/// Which continuations compete at a gate of the open-loop policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Candidates {
+    /// All of the tree.
+    All,
+    /// Those that no cheaper one beats in error rate on *fit*.
+    Front,
+}
+
 /// Settings of λ and risk control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// Which continuations compete at a gate.
+    pub candidates: Candidates,
+    /// Whether gate 0 may commit to a path.
+    pub commit: bool,
     /// Most settings of λ.
     pub max_settings: usize,
     /// Largest rate of "float right, policy wrong".

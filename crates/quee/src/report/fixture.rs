@@ -2,8 +2,9 @@
 
 use quee_heads::quality::PredictorRow;
 
-use super::model::{Verdict, 
+use super::model::{
     CurvePoint, Family, Finding, GateReport, MethodReport, PredictorSummary, ReliabilityBin, Report, UsagePoint,
+    Verdict,
 };
 
 /// Eight methods, four segments, three widths.

@@ -8,7 +8,9 @@ use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary};
 use quee_policy::tree::ROOT;
 
 use super::{Study, summary};
-use crate::report::model::{CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict};
+use crate::report::model::{
+    CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict,
+};
 use crate::stages::prepare::Seen;
 use crate::stages::study::OPEN_LOOP;
 

@@ -39,8 +39,7 @@ pub fn train(
                 weight_decay: recipe.exits.weight_decay,
                 seed: seed.wrapping_mul(1000).wrapping_add(segment as u64),
             };
-            let head = train_exit(&features, &all_labels, own.dim, own.classes, &settings, None)?;
-            Ok(ExitHead { dim: head.dim, classes: head.classes, weight: head.weight, bias: head.bias })
+            Ok(train_exit(&features, &all_labels, own.dim, own.classes, &settings, None)?)
         })
         .collect::<Result<_>>()?;
     heads.push(own);

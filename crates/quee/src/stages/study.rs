@@ -9,7 +9,7 @@ use quee_heads::{ABSENT, FeatureSpec, FourWay, PredictorRow};
 use quee_policy::cost::Ledger;
 use quee_policy::dynamic::Cells as CellTable;
 use quee_policy::lambda::Sweep;
-use quee_policy::open_loop::{PredictionTable, root_rates};
+use quee_policy::open_loop::{PredictionTable, candidates, root_rates};
 use quee_policy::risk::RiskTarget;
 use quee_policy::study::{DynamicInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate};
 use quee_policy::table::{Outcomes, StaticRun, most_frequent};
@@ -24,7 +24,7 @@ use super::gates::{self, Gate, GateInput, GateRows};
 use super::prepare::Prepared;
 use super::{exits, gates as gate_stage};
 use crate::cancel::Cancel;
-use crate::recipe::Recipe;
+use crate::recipe::{Candidates, Recipe};
 
 /// Name of the open-loop policy in results.
 pub const OPEN_LOOP: &str = "QuEE open loop";
@@ -63,6 +63,8 @@ pub struct SeedStudy {
     pub trained: Trained,
     /// Prices of paths.
     pub ledger: Ledger,
+    /// Suffixes that the open-loop policy considers at every node; all where there is none.
+    pub candidates: Option<Vec<Vec<usize>>>,
     /// Policies and baselines.
     pub result: SeedResult,
     /// Quality of the predictions.
@@ -188,6 +190,10 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let float_correct: Vec<bool> = float_on_b.answers[last..].iter().zip(labels_b).map(|(a, l)| a == l).collect();
     let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let Predictions { predicted, cells, .. } = &predictions;
+    let candidates = match recipe.policy.candidates {
+        Candidates::All => None,
+        Candidates::Front => Some(candidates(tree, &ledger, &tables.fit)),
+    };
     let inputs = SeedInputs {
         tree,
         ledger: &ledger,
@@ -202,6 +208,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             cal: &predicted.cal_a,
             test: &predicted.test,
             cal_b: Some(&predicted.cal_b),
+            candidates: candidates.as_deref(),
         }],
         dynamic: &[DynamicInput {
             name: DYNAMIC,
@@ -220,12 +227,13 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         options: StudyOptions {
             sweep: Sweep { settings: recipe.policy.max_settings, ..Sweep::default() },
             seed,
+            commit: recipe.policy.commit,
             ..StudyOptions::default()
         },
     };
     let result = evaluate(&inputs)?;
     let quality = quality(shared, &predictions, seed);
-    Ok(SeedStudy { seed, trained, ledger, result, quality })
+    Ok(SeedStudy { seed, trained, ledger, candidates, result, quality })
 }
 
 /// Prices: counted costs, mean bits, measured times.
