@@ -96,6 +96,7 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
     }
     let engine = backend::engine(args.backend.unwrap_or(policy.recipe.backend), policy.plan.clone());
     let mut executor = engine.executor();
+    warm_up(&policy, executor.as_mut())?;
     let mut text = String::new();
     for (image, mut pixels) in args.images.iter().zip(pictures) {
         let (mean, std) = policy.normalisation;
@@ -110,6 +111,17 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// Runs every width once on a black picture, so that the times of pictures do not contain the packing of weights.
+fn warm_up(policy: &StoredPolicy, executor: &mut dyn Executor) -> Result<()> {
+    let recipe = &policy.recipe;
+    let program = Program { backbone: &policy.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let black = vec![0.0; policy.backbone.image_shape().iter().product()];
+    for &width in &recipe.quant.widths {
+        program.run_path(executor, &black, &vec![width; recipe.paths.segments.len()])?;
+    }
+    Ok(())
 }
 
 /// λ as given, or the smallest one whose mean cost on *cal-a* is within the budget.
