@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, Value};
+use quee_backbone::{Attention, ExecError, Executor, Linear, Value, forward_plain_operations};
 use quee_quant::Width;
 
 /// Samples that passed each linear layer, by site.
@@ -18,6 +18,8 @@ pub struct Counting {
 }
 
 impl Executor for Counting {
+    forward_plain_operations!(inner);
+
     fn name(&self) -> String {
         self.inner.name()
     }
@@ -26,58 +28,14 @@ impl Executor for Counting {
         self.inner.set_width(width)
     }
 
-    fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<Value, ExecError> {
-        self.inner.input(shape, data)
-    }
-
-    fn read(&mut self, x: &Value) -> Result<Vec<f32>, ExecError> {
-        self.inner.read(x)
-    }
-
-    fn shape(&self, x: &Value) -> Result<Vec<usize>, ExecError> {
-        self.inner.shape(x)
-    }
-
-    fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
-        self.inner.select_samples(x, indices)
-    }
-
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
-        self.inner.patches(x, patch)
-    }
-
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
         let samples = self.inner.shape(x)?[0];
         *self.counts.lock().expect("no test panics while counting").entry(linear.site.clone()).or_default() += samples;
         self.inner.linear(x, linear)
     }
 
-    fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
-        self.inner.layer_norm(x, norm)
-    }
-
-    fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.gelu(x)
-    }
-
-    fn add(&mut self, a: &Value, b: &Value) -> Result<Value, ExecError> {
-        self.inner.add(a, b)
-    }
-
-    fn prepend(&mut self, x: &Value, tokens: &Param) -> Result<Value, ExecError> {
-        self.inner.prepend(x, tokens)
-    }
-
-    fn add_position(&mut self, x: &Value, position: &Param) -> Result<Value, ExecError> {
-        self.inner.add_position(x, position)
-    }
-
     fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         self.inner.attention_scores(qkv, attention)
-    }
-
-    fn softmax(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.softmax(x)
     }
 
     fn attention_values(
@@ -87,13 +45,5 @@ impl Executor for Counting {
         attention: &Attention,
     ) -> Result<Value, ExecError> {
         self.inner.attention_values(probabilities, qkv, attention)
-    }
-
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.first_token(x)
-    }
-
-    fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
-        self.inner.mean_tokens(x, skip)
     }
 }

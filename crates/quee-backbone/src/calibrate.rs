@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use quee_quant::{RangeObserver, Width};
 
 use crate::executor::{ExecError, Executor, Value};
-use crate::params::{Attention, AttentionOperand, Linear, Norm, Param};
+use crate::forward_plain_operations;
+use crate::params::{Attention, AttentionOperand, Linear};
 
 /// Passes every operation on to another executor, in float, and records the inputs of quantizable operations by site.
 pub struct Calibrator<'a> {
@@ -52,6 +53,8 @@ impl<'a> Calibrator<'a> {
 }
 
 impl Executor for Calibrator<'_> {
+    forward_plain_operations!(inner);
+
     fn name(&self) -> String {
         format!("calibration on {}", self.inner.name())
     }
@@ -65,50 +68,10 @@ impl Executor for Calibrator<'_> {
         }
     }
 
-    fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<Value, ExecError> {
-        self.inner.input(shape, data)
-    }
-
-    fn read(&mut self, x: &Value) -> Result<Vec<f32>, ExecError> {
-        self.inner.read(x)
-    }
-
-    fn shape(&self, x: &Value) -> Result<Vec<usize>, ExecError> {
-        self.inner.shape(x)
-    }
-
-    fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
-        self.inner.select_samples(x, indices)
-    }
-
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
-        self.inner.patches(x, patch)
-    }
-
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
         let values = self.inner.read(x)?;
         self.observe(linear.site.clone(), &values)?;
         self.inner.linear(x, linear)
-    }
-
-    fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
-        self.inner.layer_norm(x, norm)
-    }
-
-    fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.gelu(x)
-    }
-
-    fn add(&mut self, a: &Value, b: &Value) -> Result<Value, ExecError> {
-        self.inner.add(a, b)
-    }
-
-    fn prepend(&mut self, x: &Value, tokens: &Param) -> Result<Value, ExecError> {
-        self.inner.prepend(x, tokens)
-    }
-
-    fn add_position(&mut self, x: &Value, position: &Param) -> Result<Value, ExecError> {
-        self.inner.add_position(x, position)
     }
 
     fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
@@ -117,10 +80,6 @@ impl Executor for Calibrator<'_> {
         self.observe_third(&values, attention, AttentionOperand::Key, 1)?;
         self.observe_third(&values, attention, AttentionOperand::Value, 2)?;
         self.inner.attention_scores(qkv, attention)
-    }
-
-    fn softmax(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.softmax(x)
     }
 
     fn attention_values(
@@ -132,13 +91,5 @@ impl Executor for Calibrator<'_> {
         let values = self.inner.read(probabilities)?;
         self.observe(attention.operand_site(AttentionOperand::Probabilities), &values)?;
         self.inner.attention_values(probabilities, qkv, attention)
-    }
-
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.first_token(x)
-    }
-
-    fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
-        self.inner.mean_tokens(x, skip)
     }
 }

@@ -20,6 +20,7 @@ pub mod calibrate;
 pub mod checkpoint;
 pub mod cost;
 pub mod executor;
+mod forward;
 pub mod params;
 pub mod presets;
 pub mod quant_plan;

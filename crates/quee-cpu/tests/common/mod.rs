@@ -6,7 +6,7 @@ use quee_backbone::calibrate::Calibrator;
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::params::AttentionOperand;
 use quee_backbone::vit::{Pool, Vit, VitConfig};
-use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, Norm, Param, QuantPlan, Value};
+use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value, forward_plain_operations};
 use quee_cpu::{CpuExecutor, Isa};
 use quee_quant::activation::quantize_row;
 use quee_quant::{ActQuant, ActQuantizer, QuantWeight, WeightQuantizer, Width, quantize_row_dynamic, reference};
@@ -132,27 +132,14 @@ struct Codes {
 }
 
 impl Executor for Small {
+    forward_plain_operations!(inner);
+
     fn name(&self) -> String {
         "small".to_owned()
     }
     fn set_width(&mut self, width: Width) -> Result<(), ExecError> {
         self.width = width;
         self.inner.set_width(width)
-    }
-    fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<Value, ExecError> {
-        self.inner.input(shape, data)
-    }
-    fn read(&mut self, x: &Value) -> Result<Vec<f32>, ExecError> {
-        self.inner.read(x)
-    }
-    fn shape(&self, x: &Value) -> Result<Vec<usize>, ExecError> {
-        self.inner.shape(x)
-    }
-    fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
-        self.inner.select_samples(x, indices)
-    }
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
-        self.inner.patches(x, patch)
     }
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
         let Some(plan) = self.plan() else { return self.inner.linear(x, linear) };
@@ -165,21 +152,6 @@ impl Executor for Small {
         let mut shape = self.inner.shape(x)?;
         *shape.last_mut().expect("rows") = n;
         self.inner.input(&shape, &out)
-    }
-    fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
-        self.inner.layer_norm(x, norm)
-    }
-    fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.gelu(x)
-    }
-    fn add(&mut self, a: &Value, b: &Value) -> Result<Value, ExecError> {
-        self.inner.add(a, b)
-    }
-    fn prepend(&mut self, x: &Value, tokens: &Param) -> Result<Value, ExecError> {
-        self.inner.prepend(x, tokens)
-    }
-    fn add_position(&mut self, x: &Value, position: &Param) -> Result<Value, ExecError> {
-        self.inner.add_position(x, position)
     }
     fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let Some(plan) = self.plan() else { return self.inner.attention_scores(qkv, attention) };
@@ -204,9 +176,6 @@ impl Executor for Small {
             }
         }
         self.inner.input(&[b, attention.heads, t, t], &out)
-    }
-    fn softmax(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.softmax(x)
     }
     fn attention_values(&mut self, p: &Value, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let Some(plan) = self.plan() else { return self.inner.attention_values(p, qkv, attention) };
@@ -234,11 +203,5 @@ impl Executor for Small {
             }
         }
         self.inner.input(&[b, t, h * d], &out)
-    }
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
-        self.inner.first_token(x)
-    }
-    fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
-        self.inner.mean_tokens(x, skip)
     }
 }
