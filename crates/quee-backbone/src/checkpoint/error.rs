@@ -60,7 +60,9 @@ pub enum CheckpointError {
         place: &'static str,
     },
     /// A pickle that makes no sense.
-    #[error("{origin}: damaged pickle at byte {position} of {place}: {reason}; hint: the download may be incomplete")]
+    #[error(
+        "{origin}: the pickle cannot be read at byte {position} of {place}: {reason}; hint: the file is damaged: download or copy it again"
+    )]
     Pickle {
         /// File.
         origin: String,

@@ -1,8 +1,8 @@
 //! Named tensors from the files that pretrained weights come in, checked one by one.
 //!
-//! - [`safetensors`]: the format that this project writes, too
-//! - [`torch`]: what PyTorch's `torch.save` writes, by way of [`zip`] and [`pickle`]
-//! - [`source`], [`view`], [`dtype`]: bounded reads, where a tensor's elements lie, and what becomes a 32-bit float
+//! - `safetensors`: the format that this project writes, too
+//! - `torch`: what PyTorch's `torch.save` writes, by way of `zip` and `pickle`
+//! - `source`, `view`, `dtype`: bounded reads, where a tensor's elements lie, and what becomes a 32-bit float
 //!
 //! A file is recognised by its first bytes, whatever its name is. Tensors are read when they are taken.
 
@@ -95,7 +95,8 @@ impl Checkpoint {
             (views, None, notes)
         } else {
             let known = LOOK_ALIKES.iter().find(|(bytes, _)| start.starts_with(bytes));
-            let hint = known.map_or("the download may be incomplete, or the file is of another format", |(_, hint)| hint);
+            let hint =
+                known.map_or("the download may be incomplete, or the file is of another format", |(_, hint)| hint);
             return Err(CheckpointError::Unknown { origin: source.origin().to_owned(), hint });
         };
         let stored = |(name, view)| (name, Tensor::Stored { view, source: source.clone() });
@@ -109,11 +110,7 @@ impl Checkpoint {
     /// Tensors that did not come from a file; `origin` says where from.
     pub fn from_tensors(origin: &str, tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>) -> Self {
         let ready = |(name, shape, data): (_, _, Vec<f32>)| (name, Tensor::Ready { shape, values: data.into() });
-        Self {
-            origin: origin.to_owned(),
-            tensors: tensors.into_iter().map(ready).collect(),
-            metadata: BTreeMap::new(),
-        }
+        Self { origin: origin.to_owned(), tensors: tensors.into_iter().map(ready).collect(), metadata: BTreeMap::new() }
     }
 
     /// File name with the key of the weights inside, or what else the tensors came from.
@@ -178,9 +175,7 @@ impl Checkpoint {
         let mut left = self.tensors.into_iter().filter(|(_, tensor)| !tensor.dtype().is_integer());
         match left.next() {
             None => Ok(()),
-            Some((tensor, _)) => {
-                Err(CheckpointError::Extra { origin: self.origin, count: 1 + left.count(), tensor })
-            }
+            Some((tensor, _)) => Err(CheckpointError::Extra { origin: self.origin, count: 1 + left.count(), tensor }),
         }
     }
 }

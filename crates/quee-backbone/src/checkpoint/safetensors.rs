@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::Metadata;
 
+use super::CheckpointError;
 use super::dtype::Dtype;
 use super::source::Source;
 use super::view::{Storage, View};
-use super::CheckpointError;
 
 /// Real headers take a hundred bytes per tensor. The JSON parser needs many times the header's length.
 const LONGEST_HEADER: u64 = 8 << 20;
@@ -46,8 +46,9 @@ pub(super) fn read(source: &Source) -> Result<(BTreeMap<String, View>, BTreeMap<
         // Elements of less than a byte are never loaded: only their shape is told.
         let view = match dtype {
             Dtype::SubByte => View::opaque(dtype, shape),
-            _ => View::row_major(dtype, storage, shape)
-                .map_err(|reason| invalid(format!("tensor `{name}` {reason}")))?,
+            _ => {
+                View::row_major(dtype, storage, shape).map_err(|reason| invalid(format!("tensor `{name}` {reason}")))?
+            }
         };
         tensors.insert(name, view);
     }

@@ -62,7 +62,9 @@ pub(super) fn read_zip(source: &Source) -> Result<Found, CheckpointError> {
     let mut verified = BTreeSet::new();
     collect(source, &heap, root, |storage| {
         let name = format!("{folder}data/{}", storage.key);
-        let Some(place) = archive.find(&name) else { return Ok(Err(format!("refers to the entry `{name}`, which is missing"))) };
+        let Some(place) = archive.find(&name) else {
+            return Ok(Err(format!("refers to the entry `{name}`, which is missing")));
+        };
         if storage.bytes() != Some(place.bytes) {
             return Ok(Err(format!("refers to the entry `{name}`, which has {} bytes", place.bytes)));
         }
@@ -123,7 +125,10 @@ pub(super) fn read_legacy(source: &Source) -> Result<Found, CheckpointError> {
         let stored = u64::from_le_bytes(stored);
         position += 8;
         if count.is_some_and(|count| count != stored) {
-            return Err(invalid(format!("storage `{key}` has {stored} elements, its tensors say otherwise"), INCOMPLETE));
+            return Err(invalid(
+                format!("storage `{key}` has {stored} elements, its tensors say otherwise"),
+                INCOMPLETE,
+            ));
         }
         let bytes = stored.checked_mul(size).filter(|&n| n <= source.length() - position).ok_or_else(beyond)?;
         if places.insert(key, Storage { position, bytes }).is_some() {
@@ -195,7 +200,8 @@ fn collect(
             tensor: name.to_owned(),
             reason,
         };
-        let storage = locate(&tensor.storage)?.map_err(layout)?;
+        let storage = heap.storage(tensor.storage).ok_or_else(|| layout("has no storage".into()))?;
+        let storage = locate(storage)?.map_err(layout)?;
         let view = View::new(tensor.dtype, storage, tensor.offset, tensor.shape.clone(), tensor.strides.clone());
         let view = view.map_err(layout)?;
         if view.dtype().converts() {

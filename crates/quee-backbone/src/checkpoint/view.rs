@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::CheckpointError;
 use super::dtype::Dtype;
 use super::source::Source;
-use super::CheckpointError;
 
 /// A run of elements of one type in a file.
 #[derive(Clone, Copy, Debug)]

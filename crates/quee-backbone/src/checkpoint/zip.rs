@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use super::CheckpointError;
 use super::source::Source;
 use super::view::Storage;
-use super::CheckpointError;
 
 const FORMAT: &str = "PyTorch (zip)";
 const HINT: &str = "the download may be incomplete";

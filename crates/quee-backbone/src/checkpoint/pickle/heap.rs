@@ -1,5 +1,6 @@
 //! The values that a pickle builds.
 
+use super::chunks::Chunks;
 use super::globals::Global;
 use crate::checkpoint::dtype::Dtype;
 
@@ -32,7 +33,7 @@ pub(in crate::checkpoint) enum Node {
 }
 
 /// A reference to elements outside of the pickle.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::checkpoint) struct StorageId {
     /// Element type; `None` for a storage of mere bytes.
     pub dtype: Option<Dtype>,
@@ -59,9 +60,10 @@ impl StorageId {
 }
 
 /// A tensor as the pickle describes it. Nothing is checked against the storage yet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::checkpoint) struct TensorNode {
-    pub storage: StorageId,
+    /// A node that is a [`StorageId`].
+    pub storage: Value,
     pub dtype: Dtype,
     /// First element in the storage.
     pub offset: u64,
@@ -75,7 +77,7 @@ const GROWTH: u64 = 3;
 
 /// Owns what a pickle builds, within a budget.
 pub(in crate::checkpoint) struct Heap {
-    nodes: Vec<Node>,
+    nodes: Chunks<Node>,
     /// Bytes that may still be allocated.
     budget: u64,
 }
@@ -86,7 +88,7 @@ pub(super) type Reason = std::borrow::Cow<'static, str>;
 impl Heap {
     /// A heap that allocates `budget` bytes at most.
     pub fn new(budget: u64) -> Self {
-        Self { nodes: Vec::new(), budget }
+        Self { nodes: Chunks::new(), budget }
     }
 
     /// Takes `count` values of the type `T` in a growing vector from the budget.
@@ -96,13 +98,13 @@ impl Heap {
 
     /// Takes bytes from the budget.
     pub fn spend(&mut self, bytes: u64) -> Result<(), Reason> {
-        self.budget = self.budget.checked_sub(bytes).ok_or("it builds values of many times the file's size")?;
+        self.budget = self.budget.checked_sub(bytes).ok_or("its values would take many times the file's size")?;
         Ok(())
     }
 
     /// Adds a node.
     pub fn add(&mut self, node: Node) -> Result<Value, Reason> {
-        self.charge::<Node>(1)?;
+        self.spend(size_of::<Node>() as u64)?;
         self.spend(match &node {
             Node::Text(text) => text.len() as u64,
             Node::Bytes(bytes) | Node::Long(bytes) => bytes.len() as u64,
@@ -113,7 +115,7 @@ impl Heap {
             Node::Storage(storage) => (size_of::<StorageId>() + storage.key.len()) as u64,
             Node::Tensor(tensor) => {
                 let axes = (tensor.shape.len() + tensor.strides.len()) * size_of::<usize>();
-                (size_of::<TensorNode>() + tensor.storage.key.len() + axes) as u64
+                (size_of::<TensorNode>() + axes) as u64
             }
         })?;
         let index = u32::try_from(self.nodes.len()).map_err(|_| "it has too many values")?;
@@ -139,6 +141,14 @@ impl Heap {
     pub fn node_mut(&mut self, value: Value) -> Option<&mut Node> {
         let Value::Node(index) = value else { return None };
         self.nodes.get_mut(index as usize)
+    }
+
+    /// The storage that a value names.
+    pub fn storage(&self, value: Value) -> Option<&StorageId> {
+        match self.node(value)? {
+            Node::Storage(storage) => Some(storage),
+            _ => None,
+        }
     }
 
     /// Text of a string.

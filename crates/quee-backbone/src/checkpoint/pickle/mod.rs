@@ -5,6 +5,7 @@
 //! are never called; whatever else a pickle refers to is refused by name. Nothing here recurses, and all values together
 //! stay within a budget.
 
+mod chunks;
 mod globals;
 mod heap;
 mod objects;
@@ -14,6 +15,7 @@ pub(super) use heap::{Heap, Node, StorageId, TensorNode, Value};
 
 use super::CheckpointError;
 use super::source::Source;
+use chunks::Chunks;
 use heap::Reason;
 
 /// Longest module or class name.
@@ -159,13 +161,13 @@ struct Machine {
     marks: Vec<usize>,
     /// Greatest number of marks, which was taken from the budget.
     most_marks: usize,
-    memo: Vec<Value>,
+    memo: Chunks<Value>,
 }
 
 impl Machine {
     fn new(budget: u64) -> Self {
         let heap = Heap::new(budget);
-        Self { heap, stack: Vec::new(), highest: 0, marks: Vec::new(), most_marks: 0, memo: Vec::new() }
+        Self { heap, stack: Vec::new(), highest: 0, marks: Vec::new(), most_marks: 0, memo: Chunks::new() }
     }
 
     /// Performs one instruction; the last one gives the pickle's value.
@@ -388,11 +390,12 @@ impl Machine {
 
     fn put(&mut self, index: usize) -> Result<(), Fault> {
         let value = self.top()?;
-        if index >= self.memo.len() {
-            self.heap.charge::<Value>(index + 1 - self.memo.len())?;
-            self.memo.resize(index + 1, Value::None);
+        let more = index.saturating_add(1).saturating_sub(self.memo.len());
+        self.heap.spend((more as u64).saturating_mul(size_of::<Value>() as u64))?;
+        (0..more).for_each(|_| self.memo.push(Value::None));
+        if let Some(place) = self.memo.get_mut(index) {
+            *place = value;
         }
-        self.memo[index] = value;
         Ok(())
     }
 
@@ -415,7 +418,8 @@ impl Machine {
 
     fn string(&mut self, input: &mut Input, opcode: u8, length: u64) -> Result<(), Fault> {
         let bytes = input.take(length)?;
-        let binary = matches!(opcode, opcodes::SHORT_BINBYTES | opcodes::BINBYTES | opcodes::BINBYTES8 | opcodes::BYTEARRAY8);
+        let binary =
+            matches!(opcode, opcodes::SHORT_BINBYTES | opcodes::BINBYTES | opcodes::BINBYTES8 | opcodes::BYTEARRAY8);
         let python2 = matches!(opcode, opcodes::SHORT_BINSTRING | opcodes::BINSTRING);
         match String::from_utf8(bytes.into_vec()) {
             Ok(text) if !binary => self.make(Node::Text(text.into())),

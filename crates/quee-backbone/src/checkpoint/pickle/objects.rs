@@ -53,7 +53,8 @@ fn tensor(heap: &Heap, global: Global, args: &[Value]) -> Result<TensorNode, Rea
     let [storage, offset, shape, strides, rest @ ..] = args else {
         return Err("a tensor with too few arguments".into());
     };
-    let Some(Node::Storage(storage)) = heap.node(*storage) else { return Err("a tensor without a storage".into()) };
+    let node = *storage;
+    let storage = heap.storage(node).ok_or("a tensor without a storage")?;
     let dtype = match (global, rest) {
         (Global::TypedTensor, [_, _, Value::Global(Global::Dtype(dtype)), ..]) => *dtype,
         (Global::TypedTensor, _) => return Err("a tensor without an element type".into()),
@@ -67,7 +68,7 @@ fn tensor(heap: &Heap, global: Global, args: &[Value]) -> Result<TensorNode, Rea
     }
     let offset = size(*offset)? as u64;
     Ok(TensorNode {
-        storage: (**storage).clone(),
+        storage: node,
         dtype,
         offset: storage.offset.checked_add(offset).ok_or("an offset beyond 64 bits")?,
         shape: sizes(heap, *shape)?,
