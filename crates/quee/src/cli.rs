@@ -75,7 +75,7 @@ struct RunArgs {
     /// File or folder with the data set [default: below QUEE_DATA, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Weights of the backbone, in safetensors [default: what is embedded]
+    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Where results go

@@ -77,7 +77,7 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
         None => match assets::checkpoint(preset.name, &data.name) {
             Some(embedded) => embedded?,
             None => bail!(
-                "no weights for `{}` on `{}`; hint: name a safetensors file with --weights or `backbone.weights`",
+                "no weights for `{}` on `{}`; hint: name a safetensors or PyTorch file with --weights or `backbone.weights`",
                 preset.name,
                 data.name
             ),
