@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::checkpoint::source::Source;
 
 /// Reads a pickle from memory.
 fn read(bytes: &[u8]) -> Result<(Heap, Value), CheckpointError> {
