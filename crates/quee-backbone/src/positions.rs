@@ -4,7 +4,7 @@
 /// `sin(t / 10000^(j/dim))` at even features j, the cosine with the exponent of j − 1 at odd ones.
 pub fn sinusoid(tokens: usize, dim: usize) -> Vec<f32> {
     let angle = |t: usize, j: usize| t as f64 / 10_000f64.powf(2.0 * (j / 2) as f64 / dim as f64);
-    let value = |t: usize, j: usize| if j % 2 == 0 { angle(t, j).sin() } else { angle(t, j).cos() };
+    let value = |t: usize, j: usize| if j.is_multiple_of(2) { angle(t, j).sin() } else { angle(t, j).cos() };
     (0..tokens).flat_map(|t| (0..dim).map(move |j| value(t, j) as f32)).collect()
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{Small, numbers, pictures, plans, record, t2t, vit, widths};
 use proptest::prelude::*;
 use quee_backbone::vit::Pool;
-use quee_backbone::{Backbone, ExecError, Executor, Linear, Param, QuantPlan, Value, Window};
+use quee_backbone::{ExecError, Executor, Linear, Param, QuantPlan, Value, Window};
 use quee_cpu::{CpuEngine, CpuExecutor, Isa};
 use quee_quant::{ActQuantizer, QuantWeight, WeightQuantizer, Width, quantize_row_dynamic, reference};
 

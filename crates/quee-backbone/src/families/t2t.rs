@@ -49,7 +49,7 @@ impl Architecture for T2tConfig {
 
     fn varied(&self, variant: &Variant) -> Result<Arc<dyn Architecture>, String> {
         let image = variant.image.unwrap_or(self.image);
-        if image == 0 || image % 16 != 0 {
+        if image == 0 || !image.is_multiple_of(16) {
             return Err("its sides are multiples of 16 pixels".into());
         }
         Ok(Arc::new(Self { image, pool: variant.pool.unwrap_or(self.pool), ..self.clone() }))

@@ -60,7 +60,7 @@ impl Architecture for VitConfig {
 
     fn varied(&self, variant: &Variant) -> Result<Arc<dyn Architecture>, String> {
         let image = variant.image.unwrap_or(self.image);
-        if image == 0 || image % self.patch != 0 {
+        if image == 0 || !image.is_multiple_of(self.patch) {
             return Err(format!("its pictures are cut into patches of {0}×{0} pixels", self.patch));
         }
         let pool = variant.pool.unwrap_or(self.pool);
