@@ -15,6 +15,9 @@ backend_option := if backend == "" { "" } else { " --backend " + quote(backend) 
 profile_option := if profile == "" { "" } else { " --profile " + quote(profile) }
 settings := backend_option + profile_option
 
+# Files that cargo fmt does not see, because a macro declares them.
+families := "crates/quee-backbone/src/families/*.rs"
+
 [private]
 menu:
     @just --justfile {{ quote(justfile()) }} --list --unsorted
@@ -43,6 +46,7 @@ pretrain NAME *ARGS:
 [group('developer')]
 test:
     cargo fmt --all --check
+    rustfmt --edition 2024 --check {{ families }}
     cargo clippy --release --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
     cargo test --release --workspace --quiet
@@ -56,3 +60,4 @@ bench *ARGS:
 [group('developer')]
 fmt:
     cargo fmt --all
+    rustfmt --edition 2024 {{ families }}

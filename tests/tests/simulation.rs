@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quee::recipe;
 use quee::stages::prepare::{Prepared, prepare};
 use quee_backbone::calibrate::Calibrator;
-use quee_backbone::{Backbone, Executor, QuantPlan};
+use quee_backbone::{Executor, QuantPlan};
 use quee_cpu::{CpuEngine, Isa};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use quee_tests::{DIGITS, workspace};

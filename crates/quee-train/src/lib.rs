@@ -27,6 +27,6 @@ pub use error::TrainError;
 pub use executor::{BurnExecutor, flex_device};
 pub use exits::{ExitConfig, train_exit};
 pub use gates::{GateConfig, GateMember, GateRows, train_gate};
-pub use init::init_vit;
+pub use init::{random_weights, reset_head};
 pub use params::ParamStore;
-pub use pretrain::{EpochReport, NamedTensor, Pictures, PretrainConfig, pretrain};
+pub use pretrain::{EpochReport, Pictures, PretrainConfig, pretrain};

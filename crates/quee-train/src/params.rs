@@ -19,7 +19,7 @@ impl ParamStore {
     /// The present parameters of `backbone`, on `device`; they get gradients if that device records them.
     pub fn new(backbone: &dyn Backbone, device: &Device) -> Self {
         let tensor = |data: &[f32]| Tensor::from_data(TensorData::new(data.to_vec(), [data.len()]), device);
-        let params = backbone.params().into_iter().map(|p| Param::from_tensor(tensor(&p.data))).collect();
+        let params = backbone.params().iter().map(|p| Param::from_tensor(tensor(&p.data))).collect();
         Self { params }
     }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use burn::module::{Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor, TensorData};
-use quee_backbone::{Backbone, ExecError, Executor};
+use quee_backbone::{Backbone, ExecError, Executor, NamedTensor, Param};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -18,9 +18,6 @@ use crate::params::ParamStore;
 /// Samples of a batch that one thread works on at a time. Fixed, so that the sum of their gradients is always taken in
 /// the same order; small, so that activations stay in the cache.
 const PIECE: usize = 16;
-
-/// Name, shape and row-major values of a tensor.
-pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// Labelled pictures.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +80,8 @@ pub struct EpochReport {
 /// Turns a training picture into what the network sees, with random numbers of its own.
 pub type Augment<'a> = &'a (dyn Fn(&[f32], &mut ChaCha8Rng) -> Vec<f32> + Sync);
 
-/// Trains the parameters of `backbone`, starting from its present ones, and returns name, shape and values of each
-/// after the last epoch.
+/// Trains the parameters of `backbone`, starting from its present ones, and returns the tensors of a
+/// checkpoint after the last epoch.
 ///
 /// Training pictures go through `augment`, which also normalises them where that is wanted; validation pictures are used
 /// as they are. They are only reported on: nothing is chosen by them. `on_epoch` is called after every epoch and may
@@ -143,8 +140,12 @@ pub fn pretrain(
                 return Err(TrainError::Diverged { epoch: epoch + 1 });
             }
             let mut clipped = GradientsParams::new();
-            for (id, gradient) in params.ids().into_iter().zip(clip(gradients.unwrap_or_default(), config.clip_norm)?) {
-                clipped.register(id, gradient);
+            let gradients = clip(gradients.unwrap_or_default(), config.clip_norm)?;
+            for ((id, gradient), param) in params.ids().into_iter().zip(gradients).zip(backbone.params()) {
+                // Without a gradient, the optimizer leaves a parameter alone.
+                if !param.frozen {
+                    clipped.register(id, gradient);
+                }
             }
             let rate = learning_rate(config.learning_rate, epoch * per_epoch + batch, warmup, steps);
             params = optimizer.step(rate, params, clipped);
@@ -159,8 +160,7 @@ pub fn pretrain(
             return Err(TrainError::Stopped { epoch: epoch + 1 });
         }
     }
-    let values = params.read()?;
-    Ok(backbone.params().into_iter().zip(values).map(|(p, data)| (p.name.clone(), p.shape.clone(), data)).collect())
+    Ok(backbone.export(&params.read()?))
 }
 
 fn check(
@@ -193,7 +193,7 @@ fn adamw(backbone: &dyn Backbone, params: &ParamStore, weight_decay: f64) -> Mod
     let plain = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0);
     // Learned tokens and positions, [1, T, D], are no matrices: nothing is multiplied by them.
     let is_matrix = |shape: &[usize]| shape.len() >= 2 && shape[0] > 1;
-    let decayed = backbone.params().into_iter().zip(params.ids()).filter(|(p, _)| is_matrix(&p.shape));
+    let decayed = backbone.params().iter().zip(params.ids()).filter(|(p, _)| is_matrix(&p.shape));
     let decayed = ParamGroup::from_ids(decayed.map(|(_, id)| id).collect());
     plain.init().with_group(decayed, plain.clone().with_weight_decay(weight_decay as f32).build(), None)
 }
@@ -229,12 +229,13 @@ impl Piece {
         let targets = Tensor::from_data(TensorData::new(targets, [labels.len(), classes]), device);
         let loss = cross_entropy(logits, targets).div_scalar(batch as f32);
         let mut gradients = loss.backward();
-        let gradient = |id: usize| {
-            let leaf = params.get(id).expect("ids are positions");
-            // A parameter that the program does not use has no gradient.
-            leaf.grad_remove(&mut gradients).unwrap_or_else(|| leaf.inner().zeros_like())
+        let gradient = |param: &Param| {
+            let leaf = params.get(param.id).expect("ids are positions");
+            // A parameter that the program does not use has no gradient; a frozen one must not count in their norm.
+            let found = leaf.grad_remove(&mut gradients).filter(|_| !param.frozen);
+            found.unwrap_or_else(|| leaf.inner().zeros_like())
         };
-        let gradients = (0..params.len()).map(gradient).collect();
+        let gradients = backbone.params().iter().map(gradient).collect();
         Ok(Self { loss: read(loss.inner())?[0], right, gradients })
     }
 }

@@ -5,16 +5,16 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{config, noise};
+use common::{config, fresh, load, noise};
 use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::vit::{Pool, Vit};
-use quee_backbone::{Backbone, Executor};
+use quee_backbone::vit::Pool;
+use quee_backbone::{Executor, NamedTensor};
 use quee_heads::ExitHead;
 use quee_heads::{Ensemble, Mlp};
 use quee_train::gates::log_loss;
 use quee_train::{
-    BurnExecutor, EpochReport, ExitConfig, GateConfig, GateMember, GateRows, NamedTensor, Pictures, PretrainConfig,
-    TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
+    BurnExecutor, EpochReport, ExitConfig, GateConfig, GateMember, GateRows, Pictures, PretrainConfig, TrainError,
+    flex_device, pretrain, train_exit, train_gate,
 };
 
 /// Runs `work` with pools of one and three threads and checks that it gives the same each time.
@@ -41,11 +41,11 @@ fn pictures(count: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
 
 fn pretrained(settings: &PretrainConfig) -> (Vec<NamedTensor>, Vec<EpochReport>) {
     let config = config(Pool::ClassToken);
-    let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
+    let vit = fresh(&config, 3);
     let ((images, labels), (held_images, held_labels)) = (pictures(200, 1), pictures(100, 2));
     let mut reports = Vec::new();
     let tensors = pretrain(
-        &vit,
+        &*vit,
         Pictures { images: &images, labels: &labels },
         Pictures { images: &held_images, labels: &held_labels },
         settings,
@@ -71,7 +71,7 @@ fn pretraining_learns_and_returns_what_it_reports() {
     assert!(reports[0].loss > 1.4 && last.loss < 1.0, "{reports:?}");
     assert!(last.train_accuracy > 0.85 && last.validation_accuracy > 0.8, "{last:?}");
 
-    let trained = Vit::load("trained", config(Pool::ClassToken), Checkpoint::from_tensors("trained", tensors)).unwrap();
+    let trained = load(&config(Pool::ClassToken), Checkpoint::from_tensors("trained", tensors));
     let (images, labels) = pictures(100, 2);
     let mut executor = BurnExecutor::float(flex_device());
     let images = executor.input(&[100, 1, 8, 8], &images).unwrap();
@@ -83,6 +83,21 @@ fn pretraining_learns_and_returns_what_it_reports() {
 }
 
 #[test]
+fn pretraining_leaves_frozen_parameters_alone() {
+    let backbone = fresh(&common::t2t_config(), 3);
+    let (images, labels) = (noise(40 * 256, 1), vec![1; 40]);
+    let data = Pictures { images: &images, labels: &labels };
+    let settings = PretrainConfig { epochs: 1, ..Default::default() };
+    let trained =
+        pretrain(&*backbone, data, data, &settings, &|x, _| x.to_vec(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(trained.len(), backbone.params().len());
+    for (param, (name, _, values)) in backbone.params().iter().zip(&trained) {
+        assert_eq!(param.name, *name);
+        assert_eq!(*param.data == **values, param.frozen, "{name}");
+    }
+}
+
+#[test]
 fn pretraining_depends_on_the_seed() {
     let run = |seed| pretrained(&PretrainConfig { epochs: 1, seed, ..Default::default() }).0;
     assert_ne!(run(0), run(1));
@@ -91,13 +106,13 @@ fn pretraining_depends_on_the_seed() {
 #[test]
 fn pretraining_stops_on_request_and_refuses_bad_data() {
     let config = config(Pool::ClassToken);
-    let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
+    let vit = fresh(&config, 3);
     let (images, mut labels) = pictures(8, 1);
     let settings = PretrainConfig::default();
     let calls = AtomicUsize::new(0);
     let run = |labels: &[u16], settings: &PretrainConfig| {
         let data = Pictures { images: &images, labels };
-        pretrain(&vit, data, data, settings, &|x, _| x.to_vec(), &mut |_| {
+        pretrain(&*vit, data, data, settings, &|x, _| x.to_vec(), &mut |_| {
             if calls.fetch_add(1, Ordering::Relaxed) == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     };

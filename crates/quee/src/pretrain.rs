@@ -7,14 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use quee_backbone::Backbone;
 use quee_backbone::presets;
 use quee_backbone::tensor_file::{TensorData, encode};
-use quee_backbone::vit::Vit;
+use quee_backbone::{Backbone, NamedTensor, Variant};
 use quee_data::{AugmentConfig, Dataset, augment, draw_backbone_split, normalize};
 use quee_train::TrainError;
-use quee_train::init::init_vit;
-use quee_train::pretrain::{NamedTensor, Pictures, PretrainConfig, pretrain as train};
+use quee_train::init::random_weights;
+use quee_train::pretrain::{Pictures, PretrainConfig, pretrain as train};
 use serde::Deserialize;
 
 use crate::cancel::{Cancel, Cancelled};
@@ -77,9 +76,8 @@ pub fn pretrain(args: &PretrainArgs, cancel: &Cancel) -> Result<()> {
     let preset = presets::find(&settings.preset)?;
     let split =
         draw_backbone_split(&data.labels, settings.train_pictures, settings.test_pictures, settings.split_seed)?;
-    let mut config = preset.config.clone();
-    config.classes = data.classes;
-    let backbone = Vit::load(preset.name, config.clone(), init_vit(&config, settings.seed))?;
+    let weights = random_weights(&preset.tensors(data.classes), settings.seed);
+    let backbone = preset.load(&Variant::default(), weights)?;
     if data.shape() != backbone.image_shape() {
         bail!(
             "{file}: preset `{}` takes pictures of {:?}, `{}` has {:?}",
@@ -89,7 +87,8 @@ pub fn pretrain(args: &PretrainArgs, cancel: &Cancel) -> Result<()> {
             data.shape()
         );
     }
-    let tensors = run(&settings, &data, &split.train, &split.test, &backbone, (preset.mean, preset.std), cancel)?;
+    let tensors =
+        run(&settings, &data, &split.train, &split.test, backbone.as_ref(), (preset.mean, preset.std), cancel)?;
     let indices: Vec<String> = split.train.iter().map(ToString::to_string).collect();
     let notes = BTreeMap::from([
         (NOTE_DATASET.to_owned(), data.name.clone()),
@@ -115,7 +114,7 @@ fn run(
     data: &Dataset,
     train_part: &[usize],
     test_part: &[usize],
-    backbone: &Vit,
+    backbone: &dyn Backbone,
     (mean, std): (&[f32], &[f32]),
     cancel: &Cancel,
 ) -> Result<Vec<NamedTensor>> {

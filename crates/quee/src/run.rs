@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use quee_backbone::QuantPlan;
 use quee_backbone::calibrate::Calibrator;
-use quee_backbone::{Backbone, QuantPlan};
 use quee_policy::bootstrap::Bootstrap;
 use quee_policy::summary::{Summary, summarise};
 use quee_policy::tree::{Monotone, PathTree};
@@ -182,7 +182,7 @@ pub fn path_tree(recipe: &Recipe) -> Result<PathTree> {
 
 /// The backbone cut as the recipe says.
 pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
-    Program { backbone: &prepared.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem }
+    Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
 /// Finds static ranges on pictures of exit-train; dynamic quantizers need none.

@@ -133,6 +133,34 @@ impl Checkpoint {
         self.tensors.get(name).map(Tensor::shape)
     }
 
+    /// Names and shapes of the tensors that have not been taken yet.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()))
+    }
+
+    /// Puts a tensor in, in place of what has that name.
+    ///
+    /// # Panics
+    /// When the values do not fill the shape.
+    pub fn insert(&mut self, name: &str, shape: Vec<usize>, data: Vec<f32>) {
+        assert_eq!(data.len(), shape.iter().product::<usize>(), "values of `{name}`");
+        self.tensors.insert(name.to_owned(), Tensor::Ready { shape, values: data.into() });
+    }
+
+    /// Moves all tensors whose names begin with `prefix` to a checkpoint of their own, without the prefix; `origin` is its
+    /// name in messages.
+    pub fn split_prefix(&mut self, prefix: &str, origin: &str) -> Self {
+        let (mut inside, mut outside) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in std::mem::take(&mut self.tensors) {
+            match name.strip_prefix(prefix) {
+                Some(name) => inside.insert(name.to_owned(), tensor),
+                None => outside.insert(name, tensor),
+            };
+        }
+        self.tensors = outside;
+        Self { origin: origin.to_owned(), tensors: inside, metadata: BTreeMap::new() }
+    }
+
     /// Element type in the file of a tensor that has not been taken yet.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         self.tensors.get(name).map(Tensor::dtype)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use quee_backbone::{Pool, Variant};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,34 @@ pub struct BackboneChoice {
     pub preset: String,
     /// Weights; empty for the embedded ones.
     pub weights: PathBuf,
+    /// Side of a square picture in pixels; 0 for the preset's.
+    pub image: usize,
+    /// Pooling of the last block's tokens.
+    pub pool: Pooling,
+}
+
+/// Pooling of the last block's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// As the preset has it.
+    Preset,
+    /// The class token.
+    ClassToken,
+    /// The mean of the patch tokens.
+    Mean,
+}
+
+impl BackboneChoice {
+    /// How the backbone differs from its preset.
+    pub fn variant(&self) -> Variant {
+        let pool = match self.pool {
+            Pooling::Preset => None,
+            Pooling::ClassToken => Some(Pool::ClassToken),
+            Pooling::Mean => Some(Pool::Mean),
+        };
+        Variant { image: (self.image > 0).then_some(self.image), pool }
+    }
 }
 
 /// Widths and quantizers.

@@ -1,6 +1,5 @@
 //! From a finished study to what the report shows.
 
-use quee_backbone::Backbone;
 use quee_heads::FourWay;
 use quee_policy::bootstrap::Interval;
 use quee_policy::study::MethodKind;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use quee_backbone::Backbone;
 use quee_policy::bootstrap::Interval;
 use quee_policy::summary::{AtDrop, Difference};
 use serde::Serialize;

@@ -7,7 +7,6 @@ use quee_backbone::Backbone;
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::cost::BackboneCost;
 use quee_backbone::presets::{self, Preset};
-use quee_backbone::vit::Vit;
 use quee_data::{Dataset, Fractions, SplitRequest, Splits, TestPart};
 
 use crate::assets;
@@ -27,7 +26,7 @@ pub struct Prepared {
     /// Architecture by name, with its normalisation.
     pub preset: Preset,
     /// Backbone with weights.
-    pub backbone: Vit,
+    pub backbone: Box<dyn Backbone>,
     /// File or asset the weights come from.
     pub weights_origin: String,
     /// Its cost per picture.
@@ -85,7 +84,7 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     };
     let (seen, trained_on) = seen_pictures(&checkpoint, &data)?;
     let weights_origin = checkpoint.origin().to_owned();
-    let backbone = preset.load(checkpoint)?;
+    let backbone = preset.load(&recipe.backbone.variant(), checkpoint)?;
     let [c, h, w] = backbone.image_shape();
     ensure!(
         data.shape() == [c, h, w],
@@ -96,7 +95,8 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     );
     ensure!(
         backbone.classes() == data.classes,
-        "{weights_origin}: the classifier has {} classes, data set `{}` has {}; hint: are these weights for another data set?",
+        "{weights_origin}: the classifier has {} classes, data set `{}` has {}; hint: are these weights for another data set? \
+         Fine-tuning with --reset-head gives them a new classifier",
         backbone.classes(),
         data.name,
         data.classes
@@ -126,7 +126,7 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
         contiguous: settings.contiguous,
         seed: settings.split_seed,
     })?;
-    let cost = BackboneCost::count(&backbone)?;
+    let cost = BackboneCost::count(backbone.as_ref())?;
     Ok(Prepared { data, splits, preset, backbone, weights_origin, cost, seen })
 }
 
