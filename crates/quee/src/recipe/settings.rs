@@ -61,6 +61,10 @@ pub struct Data {
     pub split_seed: u64,
     /// Pictures drawn for testing where the source has no test split.
     pub test: usize,
+    /// Most pictures to divide among exit-train, fit and cal; 0 is all.
+    pub limit_train: usize,
+    /// Most pictures of the test split; 0 is all.
+    pub limit_test: usize,
     /// Split in contiguous blocks.
     pub contiguous: bool,
     /// Share of exit-train.
@@ -81,6 +85,8 @@ pub struct BackboneChoice {
     pub preset: String,
     /// Weights; empty for the embedded ones.
     pub weights: PathBuf,
+    /// Pictures of the data set that it has seen, where its file does not say: `none`, or positions.
+    pub seen: String,
 }
 
 /// Widths and quantizers.
