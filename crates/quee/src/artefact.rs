@@ -12,6 +12,7 @@ use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::presets;
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_backbone::{Backbone, QuantPlan};
+use quee_data::Transform;
 use quee_heads::{ExitHead, GatePredictor};
 use quee_policy::cost::{BitTable, CostTable, Ledger};
 use quee_policy::open_loop::OpenLoop;
@@ -22,6 +23,7 @@ use crate::recipe::Recipe;
 use crate::results::Study;
 use crate::run::path_tree;
 use crate::stages::answers::ExitHeads;
+use crate::stages::prepare::transform_of;
 use crate::stages::study::OPEN_LOOP;
 
 const FORMAT: &str = "quee policy 1";
@@ -61,8 +63,8 @@ pub struct StoredPolicy {
     pub recipe: Recipe,
     /// Frozen backbone.
     pub backbone: Box<dyn Backbone>,
-    /// How pictures are normalised: mean and deviation of each channel.
-    pub normalisation: (&'static [f32], &'static [f32]),
+    /// From a picture to what the backbone takes, as in the run.
+    pub transform: Transform,
     /// Quantizers.
     pub plan: Arc<QuantPlan>,
     /// Exits.
@@ -178,12 +180,12 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         && !settings.is_empty()
         && settings.iter().all(|s| s.commit.is_none_or(|node| tree.paths().contains(&node)));
     ensure!(fits, "{}", damaged());
-    let normalisation = (preset.mean, preset.std);
+    let transform = transform_of(&preset, backbone.image_shape());
     let (plan, heads) = (Arc::new(plan), ExitHeads(heads));
     Ok(StoredPolicy {
         recipe,
         backbone,
-        normalisation,
+        transform,
         plan,
         heads,
         gates,

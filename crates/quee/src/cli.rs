@@ -72,7 +72,7 @@ struct RecipeArgs {
 struct RunArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// File or folder with the data set [default: below QUEE_DATA, or what is embedded]
+    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded]

@@ -89,18 +89,15 @@ struct Prediction {
 pub fn predict(args: &PredictArgs) -> Result<String> {
     let policy = artefact::read(&args.run)?;
     let lambda = choose_lambda(args, &policy)?;
-    let shape = policy.backbone.image_shape();
     let mut pictures = Vec::new();
     for image in &args.images {
-        pictures.push(quee_data::read_picture(image, shape)?);
+        pictures.push(policy.transform.apply(quee_data::read_picture(image)?)?);
     }
     let engine = backend::engine(args.backend.unwrap_or(policy.recipe.backend), policy.plan.clone());
     let mut executor = engine.executor();
     warm_up(&policy, executor.as_mut())?;
     let mut text = String::new();
-    for (image, mut pixels) in args.images.iter().zip(pictures) {
-        let (mean, std) = policy.normalisation;
-        quee_data::normalize(&mut pixels, shape[1] * shape[2], mean, std);
+    for (image, pixels) in args.images.iter().zip(pictures) {
         let mut prediction = classify(&policy, executor.as_mut(), &pixels, lambda)?;
         prediction.image = image.display().to_string();
         if args.json {

@@ -5,19 +5,20 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use quee_backbone::presets;
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_backbone::{Backbone, NamedTensor, Variant};
-use quee_data::{AugmentConfig, Dataset, augment, draw_backbone_split, normalize};
+use quee_data::{AugmentConfig, Dataset, Transform, augment, draw_backbone_split};
 use quee_train::TrainError;
 use quee_train::init::random_weights;
 use quee_train::pretrain::{Pictures, PretrainConfig, pretrain as train};
 use serde::Deserialize;
 
 use crate::cancel::{Cancel, Cancelled};
-use crate::stages::prepare::{NOTE_DATASET, NOTE_TRAIN_INDICES};
+use crate::stages::prepare::{load_data, transform_of};
+use crate::stages::seen::{NOTE_DATASET, NOTE_TRAIN_INDICES};
 
 /// What to train, and where to put it.
 #[derive(Args)]
@@ -27,7 +28,7 @@ pub struct PretrainArgs {
     /// Where the weights go, in safetensors [default: in runs/, named after preset and data set]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// File or folder with the data set [default: what is embedded]
+    /// File or folder with the data set, or a folder that holds it by name [default: QUEE_DATA, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Threads; 0 is one per processor. The weights do not depend on it
@@ -72,23 +73,14 @@ pub fn pretrain(args: &PretrainArgs, cancel: &Cancel) -> Result<()> {
         .and_then(|()| tempfile::NamedTempFile::new_in(&folder))
         .with_context(|| format!("{}: cannot write there; hint: choose another file with --out", out.display()))?;
 
-    let data = quee_data::load(&settings.dataset, args.data.as_deref())?;
+    let data = load_data(&settings.dataset, args.data.clone())?;
     let preset = presets::find(&settings.preset)?;
     let split =
         draw_backbone_split(&data.labels, settings.train_pictures, settings.test_pictures, settings.split_seed)?;
     let weights = random_weights(&preset.tensors(data.classes), settings.seed);
     let backbone = preset.load(&Variant::default(), weights)?;
-    if data.shape() != backbone.image_shape() {
-        bail!(
-            "{file}: preset `{}` takes pictures of {:?}, `{}` has {:?}",
-            preset.name,
-            backbone.image_shape(),
-            data.name,
-            data.shape()
-        );
-    }
-    let tensors =
-        run(&settings, &data, &split.train, &split.test, backbone.as_ref(), (preset.mean, preset.std), cancel)?;
+    let transform = transform_of(&preset, backbone.image_shape());
+    let tensors = run(&settings, &data, &split.train, &split.test, backbone.as_ref(), &transform, cancel)?;
     let indices: Vec<String> = split.train.iter().map(ToString::to_string).collect();
     let notes = BTreeMap::from([
         (NOTE_DATASET.to_owned(), data.name.clone()),
@@ -115,14 +107,15 @@ fn run(
     train_part: &[usize],
     test_part: &[usize],
     backbone: &dyn Backbone,
-    (mean, std): (&[f32], &[f32]),
+    transform: &Transform,
     cancel: &Cancel,
 ) -> Result<Vec<NamedTensor>> {
-    let shape = data.shape();
-    // Moved on the 0–1 scale, where the fill is black, then normalised.
-    let images = data.unit_images(train_part);
+    let shape = transform.shape();
+    // Moved on the 0–1 scale, where the fill is black, then normalised. All training pictures stay in memory: files are
+    // decoded and resized once, before the first epoch.
+    let images = data.unit_batch(train_part, transform)?;
     let (labels, test_labels) = (data.labels_of(train_part), data.labels_of(test_part));
-    let test_images = data.images(test_part, mean, std);
+    let test_images = data.batch(test_part, transform)?;
     let config = PretrainConfig {
         epochs: settings.epochs,
         batch: settings.batch,
@@ -142,7 +135,7 @@ fn run(
         &config,
         &|image, rng| {
             let mut moved = augment(image, shape, &settings.augment, rng);
-            normalize(&mut moved, shape[1] * shape[2], mean, std);
+            transform.normalize(&mut moved);
             moved
         },
         &mut |report| {

@@ -195,7 +195,7 @@ fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, St
         ));
     }
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(quant.calibration_pictures).collect();
-    let images = prepared.images(&chosen);
+    let images = prepared.images(&chosen)?;
     let float = backend::engine(recipe.backend, Arc::new(QuantPlan::dynamic(quant.weights)));
     let mut executor = float.executor();
     let mut calibrator = Calibrator::new(executor.as_mut())?;
@@ -214,7 +214,7 @@ fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, St
 /// Times every part on one batch of *fit*.
 fn measure(recipe: &Recipe, prepared: &Prepared, engine: &dyn Engine, cancel: &Cancel) -> Result<(Timings, String)> {
     let chosen: Vec<usize> = prepared.splits.fit.iter().copied().take(recipe.paths.batch).collect();
-    let images = prepared.images(&chosen);
+    let images = prepared.images(&chosen)?;
     let mut widths = recipe.quant.widths.clone();
     widths.extend(backbone_runs::static_widths(recipe));
     widths.sort();

@@ -62,6 +62,10 @@ pub struct Data {
     pub split_seed: u64,
     /// Pictures drawn for testing where the source has no test split.
     pub test: usize,
+    /// Most pictures to divide among exit-train, fit and cal; 0 is all.
+    pub limit_train: usize,
+    /// Most pictures of the test split; 0 is all.
+    pub limit_test: usize,
     /// Split in contiguous blocks.
     pub contiguous: bool,
     /// Share of exit-train.
@@ -86,6 +90,8 @@ pub struct BackboneChoice {
     pub image: usize,
     /// Pooling of the last block's tokens.
     pub pool: Pooling,
+    /// Pictures of the data set that it has seen, where its file does not say: `none`, or positions.
+    pub seen: String,
 }
 
 /// Pooling of the last block's tokens.
