@@ -6,6 +6,7 @@
 //! - [`splits`]: which picture serves which purpose
 //! - [`augment`](mod@augment): random rotation, scale and shift for training
 //! - [`picture`]: picture files in and out
+//! - [`fetch`]: getting data sets and weights from their official addresses, and checking them
 //! - [`error`]: what can go wrong with a file or a setting
 //!
 //! Pictures are `[C, H, W]`: channels, height, width, row-major. "On the 0–1 scale" means that the least pixel value a
@@ -16,6 +17,7 @@ pub mod catalog;
 pub mod dataset;
 pub mod digits;
 pub mod error;
+pub mod fetch;
 pub mod picture;
 pub mod splits;
 
