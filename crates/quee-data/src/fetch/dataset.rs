@@ -29,12 +29,7 @@ pub struct Fetched {
 ///
 /// # Errors
 /// As [`download`](super::download()) and [`unpack`](super::unpack()), and when the data set cannot be downloaded.
-pub fn fetch_dataset(
-    source: &Source,
-    folder: &Path,
-    mirror: &Mirror,
-    watch: Watch<'_>,
-) -> Result<Fetched, FetchError> {
+pub fn fetch_dataset(source: &Source, folder: &Path, mirror: &Mirror, watch: Watch<'_>) -> Result<Fetched, FetchError> {
     match &source.origin {
         Origin::Inside => Ok(Fetched { downloaded: 0, unpacked: false }),
         Origin::ByHand(how) => {

@@ -105,10 +105,8 @@ pub fn download(request: &Download<'_>, watch: Watch<'_>) -> Result<Downloaded, 
     }
     let done = done.and_then(|()| part.publish(request.target));
     if let Err(error) = done {
-        let useless = matches!(
-            error,
-            FetchError::Mismatch { .. } | FetchError::TooLarge { .. } | FetchError::DiskFull { .. }
-        );
+        let useless =
+            matches!(error, FetchError::Mismatch { .. } | FetchError::TooLarge { .. } | FetchError::DiskFull { .. });
         if useless || part.length == 0 {
             part.discard();
         }
@@ -181,12 +179,7 @@ impl From<FetchError> for Fault {
 }
 
 /// Attempts until the whole file is in `part`.
-fn transfer(
-    agent: &Agent,
-    request: &Download<'_>,
-    part: &mut Part,
-    watch: Watch<'_>,
-) -> Result<(), FetchError> {
+fn transfer(agent: &Agent, request: &Download<'_>, part: &mut Part, watch: Watch<'_>) -> Result<(), FetchError> {
     let Patience { tries, mut pause, .. } = request.patience;
     let (mut in_vain, mut all) = (0, 0);
     loop {
@@ -323,9 +316,7 @@ fn judge(error: ureq::Error, request: &Download<'_>) -> Fault {
     let unreachable =
         |reason: String| FetchError::Unreachable { url: url(), reason, target: request.target.into() }.into();
     match error {
-        ureq::Error::TooManyRedirects => {
-            FetchError::Redirects { url: url(), limit: request.patience.redirects }.into()
-        }
+        ureq::Error::TooManyRedirects => FetchError::Redirects { url: url(), limit: request.patience.redirects }.into(),
         ureq::Error::RequireHttpsOnly(to) => {
             FetchError::Address { url: url(), reason: format!("redirects from https to {to}") }.into()
         }

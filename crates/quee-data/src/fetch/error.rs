@@ -17,10 +17,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The server cannot be reached at all.
-    #[error(
-        "{url}: cannot reach the server: {reason}; hint: {}",
-        by_hand(url, target)
-    )]
+    #[error("{url}: cannot reach the server: {reason}; hint: {}", by_hand(url, target))]
     Unreachable {
         /// The address.
         url: String,
@@ -69,7 +66,10 @@ pub enum FetchError {
         target: PathBuf,
     },
     /// A file of unknown length without a checksum: its end cannot be told from a lost connection.
-    #[error("{url}: the server does not say how long the file is, and there is no checksum; hint: give one, or {}", by_hand(url, target))]
+    #[error(
+        "{url}: the server does not say how long the file is, and there is no checksum; hint: give one, or {}",
+        by_hand(url, target)
+    )]
     UnknownLength {
         /// The address.
         url: String,
@@ -77,7 +77,9 @@ pub enum FetchError {
         target: PathBuf,
     },
     /// A file that is larger than it can be.
-    #[error("{url}: larger than {limit} bytes, which this file cannot be; nothing was kept; hint: is this the right address?")]
+    #[error(
+        "{url}: larger than {limit} bytes, which this file cannot be; nothing was kept; hint: is this the right address?"
+    )]
     TooLarge {
         /// The address.
         url: String,

@@ -37,13 +37,7 @@ const DEPTH: usize = 16;
 ///
 /// # Errors
 /// When the archive is damaged or holds something that it should not, or the disk is full; then there is no `target`.
-pub fn unpack(
-    archive: &Path,
-    root: &str,
-    target: &Path,
-    limits: Limits,
-    watch: Watch<'_>,
-) -> Result<(), FetchError> {
+pub fn unpack(archive: &Path, root: &str, target: &Path, limits: Limits, watch: Watch<'_>) -> Result<(), FetchError> {
     let file = File::open(archive).map_err(|e| FetchError::file(archive, e))?;
     let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let hidden = tempfile::Builder::new()

@@ -167,3 +167,59 @@ fn compare(path: &Path, checksum: &Checksum) -> Result<FileState, FetchError> {
         Err(e) => Err(FetchError::file(path, e)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::sources::find;
+
+    #[test]
+    fn a_part_of_a_data_set_is_called_a_subset() {
+        let report = |structure| Report { place: None, files: Vec::new(), structure: Ok(structure) };
+        let cifar10 = find("cifar10").unwrap();
+        assert_eq!(report([50_000, 10_000]).subset(cifar10), None);
+        let text = report([8000, 10_000]).subset(cifar10).unwrap();
+        assert_eq!(text, "subset: 8,000 of 50,000 training pictures");
+        let text = report([8000, 200]).subset(cifar10).unwrap();
+        assert_eq!(text, "subset: 8,000 of 50,000 training pictures, 200 of 10,000 test pictures");
+        assert!(!report([8000, 200]).broken());
+    }
+
+    #[test]
+    fn one_wrong_file_breaks_a_data_set() {
+        let wrong = FileState::Differs { algorithm: Algorithm::Md5, expected: "a".into(), found: "b".into() };
+        for (state, broken) in [
+            (FileState::Matches(Algorithm::Md5), false),
+            (FileState::NoReference, false),
+            (FileState::Missing, true),
+            (wrong, true),
+        ] {
+            let files = vec![("x".into(), FileState::NoReference), ("y".into(), state)];
+            assert_eq!(Report { place: None, files, structure: Ok([1, 1]) }.broken(), broken);
+        }
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_281_167].map(thousands), ["0", "999", "1,000", "1,281,167"]);
+    }
+
+    #[test]
+    fn a_list_that_is_none_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(SUMS), "abc  file\n").unwrap();
+        let message = listed(folder.path(), "x", &mut Vec::new()).unwrap_err().to_string();
+        assert!(message.contains("SHA256SUMS: line 1"), "{message}");
+    }
+
+    #[test]
+    fn the_folder_of_one_data_set_will_do() {
+        let data = tempfile::tempdir().unwrap();
+        let svhn = find("svhn").unwrap();
+        assert_eq!(locate(svhn, data.path()), data.path().join("svhn"));
+        fs::write(data.path().join("train_32x32.mat"), "").unwrap();
+        assert_eq!(locate(svhn, data.path()), data.path());
+        fs::create_dir(data.path().join("svhn")).unwrap();
+        assert_eq!(locate(svhn, data.path()), data.path().join("svhn"));
+    }
+}

@@ -112,8 +112,7 @@ pub fn stuck(body: &[u8], sent: usize, pause: Duration) -> Answer {
 /// The file from `start`.
 pub fn rest(body: &[u8], start: usize) -> Answer {
     let (end, total) = (body.len() - 1, body.len());
-    let fields =
-        format!("Content-Length: {}\r\nContent-Range: bytes {start}-{end}/{total}\r\n", total - start);
+    let fields = format!("Content-Length: {}\r\nContent-Range: bytes {start}-{end}/{total}\r\n", total - start);
     Answer::Bytes(message("206 Partial Content", &fields, &body[start..]))
 }
 

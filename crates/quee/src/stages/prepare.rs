@@ -11,6 +11,7 @@ use quee_backbone::vit::Vit;
 use quee_data::{Dataset, Fractions, SplitRequest, Splits, TestPart};
 
 use crate::assets;
+use crate::folders;
 use crate::recipe::Recipe;
 
 /// Key in a checkpoint's notes: the data set that it was trained on.
@@ -69,18 +70,21 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     let chosen = |option: Option<&Path>, setting: &Path| -> Option<PathBuf> {
         option.map(Path::to_path_buf).or_else(|| (!setting.as_os_str().is_empty()).then(|| setting.to_path_buf()))
     };
-    let data_path = chosen(data, &recipe.data.path).or_else(|| in_data_folder(&recipe.data.name));
+    let data_path = chosen(data, &recipe.data.path).or_else(|| folders::dataset(&recipe.data.name));
     let data = quee_data::load(&recipe.data.name, data_path.as_deref())?;
     let preset = presets::find(&recipe.backbone.preset)?;
     let checkpoint = match chosen(weights, &recipe.backbone.weights) {
         Some(path) => Checkpoint::read(&path)?,
         None => match assets::checkpoint(preset.name, &data.name) {
             Some(embedded) => embedded?,
-            None => bail!(
-                "no weights for `{}` on `{}`; hint: name a safetensors file with --weights or `backbone.weights`",
-                preset.name,
-                data.name
-            ),
+            None => match folders::weights_file(preset.name) {
+                Some(path) => Checkpoint::read(&path)?,
+                None => bail!(
+                    "no weights for `{}` on `{}`; hint: name a file with --weights or `backbone.weights`, or see `quee weights list`",
+                    preset.name,
+                    data.name
+                ),
+            },
         },
     };
     let (seen, trained_on) = seen_pictures(&checkpoint, &data)?;
@@ -128,12 +132,6 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     })?;
     let cost = BackboneCost::count(&backbone)?;
     Ok(Prepared { data, splits, preset, backbone, weights_origin, cost, seen })
-}
-
-/// `$QUEE_DATA/<name>`, when there is such a thing: a folder of data sets need not hold those that are embedded.
-fn in_data_folder(name: &str) -> Option<PathBuf> {
-    let place = PathBuf::from(std::env::var_os("QUEE_DATA")?).join(name);
-    place.exists().then_some(place)
 }
 
 /// What the checkpoint's notes say about the pictures it was trained on.
