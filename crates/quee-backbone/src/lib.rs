@@ -9,7 +9,7 @@
 //! - [`backbone`]: the trait that an architecture implements
 //! - [`vit`]: the vision transformer (arXiv 2010.11929)
 //! - [`presets`]: architectures by their timm-style name
-//! - [`checkpoint`]: named tensors from safetensors files
+//! - [`checkpoint`]: named tensors from safetensors and PyTorch files
 //! - [`tensor_file`]: writing safetensors files
 //! - [`cost`]: an executor whose tensors are shapes; counts multiply-accumulates and bit operations
 //! - [`calibrate`]: an executor that watches what enters each quantized operation

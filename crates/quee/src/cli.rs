@@ -81,7 +81,7 @@ struct RunArgs {
     /// File or folder with the data set [default: in QUEE_DATA or the user's data folder, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Weights of the backbone [default: what is embedded, or was fetched by `quee weights`]
+    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Where results go

@@ -80,7 +80,7 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
             None => match folders::weights_file(preset.name) {
                 Some(path) => Checkpoint::read(&path)?,
                 None => bail!(
-                    "no weights for `{}` on `{}`; hint: name a file with --weights or `backbone.weights`, or see `quee weights list`",
+                    "no weights for `{}` on `{}`; hint: name a safetensors or PyTorch file with --weights or `backbone.weights`, or see `quee weights list`",
                     preset.name,
                     data.name
                 ),
