@@ -42,6 +42,14 @@ predict *ARGS:
 pretrain NAME *ARGS:
     @shift; {{ quee }} pretrain experiments/{{ NAME }}/pretrain.toml "$@"
 
+# Get and check data sets: just data list, just data fetch cifar10, just data verify cifar10
+data *ARGS:
+    {{ quee }} data "$@"
+
+# Get published weights: just weights list, just weights fetch deit_tiny_patch16_224
+weights *ARGS:
+    {{ quee }} weights "$@"
+
 # Check everything: format, lints, documentation, tests
 [group('developer')]
 test:

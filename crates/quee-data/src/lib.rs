@@ -8,6 +8,7 @@
 //! - [`transform`]: channels, resizing, centre crop and normalisation
 //! - [`augment`](mod@augment): random crops, flips, rotation, scale and shift for training
 //! - [`picture`]: picture files in and out
+//! - [`fetch`]: getting data sets and weights from their official addresses, and checking them
 //! - [`error`]: what can go wrong with a file or a setting
 //!
 //! Pictures are `[C, H, W]`: channels, height, width, row-major. "On the 0–1 scale" means that the least pixel value a
@@ -22,6 +23,7 @@ pub mod error;
 pub mod folder;
 mod jpeg;
 pub mod mat5;
+pub mod fetch;
 pub mod picture;
 mod resample;
 pub mod splits;

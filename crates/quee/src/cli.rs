@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Backend, Recipe};
-use crate::{predict, pretrain, run};
+use crate::{data_command, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -36,6 +36,12 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Train a backbone from scratch, as described in a TOML file
     Pretrain(pretrain::PretrainArgs),
+    /// List, fetch and verify data sets
+    #[command(subcommand)]
+    Data(data_command::DataCommand),
+    /// List and fetch published weights
+    #[command(subcommand)]
+    Weights(weights_command::WeightsCommand),
 }
 
 #[derive(Subcommand)]
@@ -72,10 +78,10 @@ struct RecipeArgs {
 struct RunArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA, or what is embedded]
+    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded]
+    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Where results go
@@ -137,7 +143,19 @@ fn carry_out(command: Command) -> Result<()> {
                 .await
                 .context("training broke down; this is a defect of quee, please report it")?
         }),
+        Command::Data(command) => fetching(move |cancel| data_command::run(&command, cancel)),
+        Command::Weights(command) => fetching(move |cancel| weights_command::run(&command, cancel)),
     }
+}
+
+/// Runs `work` while watching for Ctrl-C, and prints what it returns.
+fn fetching(work: impl FnOnce(&Cancel) -> Result<String> + Send + 'static) -> Result<()> {
+    let text = supervised(1, |_, cancel| async move {
+        tokio::task::spawn_blocking(move || work(&cancel))
+            .await
+            .context("fetching broke down; this is a defect of quee, please report it")?
+    })?;
+    print(&text)
 }
 
 /// Writes to the standard output; a reader that has gone is no error.
@@ -167,7 +185,7 @@ fn supervised<T, F: Future<Output = Result<T>>>(
                     if cancel.check().is_err() {
                         std::process::exit(i32::from(INTERRUPTED));
                     }
-                    eprintln!("stopping after this batch (Ctrl-C again: at once)");
+                    eprintln!("stopping soon (Ctrl-C again: at once)");
                     cancel.request();
                 }
             }

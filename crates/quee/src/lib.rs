@@ -6,6 +6,7 @@
 //! - [`artefact`]: the policy on disk
 //! - [`predict`]: a stored policy at work on pictures
 //! - [`report`]: the page that a run leaves behind
+//! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`pretrain`]: training the embedded backbones
 
 pub mod artefact;
@@ -13,7 +14,9 @@ pub mod assets;
 pub mod backend;
 pub mod cancel;
 pub mod cli;
+pub mod data_command;
 pub mod environment;
+pub mod folders;
 pub mod output;
 pub mod predict;
 pub mod pretrain;
@@ -23,3 +26,5 @@ pub mod report;
 pub mod results;
 pub mod run;
 pub mod stages;
+pub mod transfer;
+pub mod weights_command;

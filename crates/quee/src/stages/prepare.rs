@@ -12,6 +12,7 @@ use quee_data::{
 };
 
 use crate::assets;
+use crate::folders;
 use crate::recipe::Recipe;
 use crate::stages::seen::{Seen, seen_pictures};
 use crate::stages::source::Part;
@@ -50,11 +51,14 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
         Some(path) => Checkpoint::read(&path)?,
         None => match assets::checkpoint(preset.name, &data.name) {
             Some(embedded) => embedded?,
-            None => bail!(
-                "no weights for `{}` on `{}`; hint: name a safetensors or PyTorch file with --weights or `backbone.weights`",
-                preset.name,
-                data.name
-            ),
+            None => match folders::weights_file(preset.name) {
+                Some(path) => Checkpoint::read(&path)?,
+                None => bail!(
+                    "no weights for `{}` on `{}`; hint: name a safetensors or PyTorch file with --weights or `backbone.weights`, or see `quee weights list`",
+                    preset.name,
+                    data.name
+                ),
+            },
         },
     };
     let (seen, trained_on) = seen_pictures(&checkpoint, &data.name, data.len(), &recipe.backbone.seen)?;
@@ -99,16 +103,15 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     Ok(Prepared { data, splits, preset, transform, backbone, weights_origin, cost, seen })
 }
 
-/// Loads the data set `name` from `path`; without a path, from the folder in `QUEE_DATA`, where it is in it, or else from
-/// the program itself.
+/// Loads the data set `name` from `path`; without a path, from the user's data folder (see [`folders`]), where it is in it, or
+/// else from the program itself.
 ///
 /// # Errors
 /// When the data set isn't there, or a file of it is missing or damaged.
 pub fn load_data(name: &str, path: Option<PathBuf>) -> Result<Dataset, DataError> {
-    let folder = || std::env::var_os("QUEE_DATA").map(PathBuf::from);
     // A folder of data sets need not hold those that are embedded; of the others it must say where it has looked.
     let usable = |folder: &PathBuf| name != "folder" && (name != "digits" || catalog::is_at(name, folder));
-    quee_data::load(name, path.or_else(|| folder().filter(usable)).as_deref())
+    quee_data::load(name, path.or_else(|| folders::user().filter(usable)).as_deref())
 }
 
 /// What is done with a picture before the backbone sees it, in training and evaluation alike.
