@@ -151,6 +151,15 @@ impl Checkpoint {
         self.tensors.get(name).map(|(shape, _)| shape.as_slice())
     }
 
+    /// Puts a tensor in, in place of what has that name.
+    ///
+    /// # Panics
+    /// When the values do not fill the shape.
+    pub fn insert(&mut self, name: &str, shape: Vec<usize>, data: Vec<f32>) {
+        assert_eq!(data.len(), shape.iter().product::<usize>(), "values of `{name}`");
+        self.tensors.insert(name.to_owned(), (shape, data.into()));
+    }
+
     /// Takes a tensor out.
     ///
     /// # Errors

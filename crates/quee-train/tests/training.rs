@@ -1,115 +1,12 @@
-//! Trainings learn what there is to learn, and give the same bits whatever the number of threads.
+//! Trainings of exits and gates learn what there is to learn, and give the same bits whatever the number of threads.
 
 mod common;
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use common::{config, noise};
-use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::vit::{Pool, Vit};
-use quee_backbone::{Backbone, Executor};
+use common::{noise, same_for_all_threads};
 use quee_heads::ExitHead;
 use quee_heads::{Ensemble, Mlp};
 use quee_train::gates::log_loss;
-use quee_train::{
-    BurnExecutor, EpochReport, ExitConfig, GateConfig, GateMember, GateRows, NamedTensor, Pictures, PretrainConfig,
-    TrainError, flex_device, init_vit, pretrain, train_exit, train_gate,
-};
-
-/// Runs `work` with pools of one and three threads and checks that it gives the same each time.
-fn same_for_all_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl Fn() -> T + Sync) -> T {
-    let run = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&work);
-    let first = run(1);
-    assert!(run(3) == first, "three threads give other bits than one");
-    first
-}
-
-/// Pictures whose class is the row pair or column that is bright, under noise.
-fn pictures(count: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
-    let mut images = noise(count * 64, seed);
-    let labels: Vec<u16> = (0..count).map(|i| (i * 7 % 5) as u16).collect();
-    for (image, &label) in images.chunks_exact_mut(64).zip(&labels) {
-        for (place, pixel) in image.iter_mut().enumerate() {
-            let (y, x) = (place / 8, place % 8);
-            let bright = if label < 3 { y / 2 == usize::from(label) } else { x / 2 == usize::from(label) - 2 };
-            *pixel += if bright { 1.0 } else { 0.0 };
-        }
-    }
-    (images, labels)
-}
-
-fn pretrained(settings: &PretrainConfig) -> (Vec<NamedTensor>, Vec<EpochReport>) {
-    let config = config(Pool::ClassToken);
-    let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
-    let ((images, labels), (held_images, held_labels)) = (pictures(200, 1), pictures(100, 2));
-    let mut reports = Vec::new();
-    let tensors = pretrain(
-        &vit,
-        Pictures { images: &images, labels: &labels },
-        Pictures { images: &held_images, labels: &held_labels },
-        settings,
-        &|picture, rng| {
-            let shade = rand::RngExt::random::<f32>(rng) - 0.5;
-            picture.iter().map(|x| x + shade).collect()
-        },
-        &mut |report| {
-            reports.push(*report);
-            ControlFlow::Continue(())
-        },
-    );
-    (tensors.unwrap(), reports)
-}
-
-#[test]
-fn pretraining_learns_and_returns_what_it_reports() {
-    let settings =
-        PretrainConfig { epochs: 25, batch: 50, warmup_epochs: 2, learning_rate: 3e-3, ..Default::default() };
-    let (tensors, reports) = same_for_all_threads(|| pretrained(&settings));
-    let last = reports[24];
-    assert_eq!(reports.iter().map(|r| r.epoch).collect::<Vec<_>>(), (1..=25).collect::<Vec<_>>());
-    assert!(reports[0].loss > 1.4 && last.loss < 1.0, "{reports:?}");
-    assert!(last.train_accuracy > 0.85 && last.validation_accuracy > 0.8, "{last:?}");
-
-    let trained = Vit::load("trained", config(Pool::ClassToken), Checkpoint::from_tensors("trained", tensors)).unwrap();
-    let (images, labels) = pictures(100, 2);
-    let mut executor = BurnExecutor::float(flex_device());
-    let images = executor.input(&[100, 1, 8, 8], &images).unwrap();
-    let logits = trained.forward(&mut executor, &images).unwrap();
-    let logits = executor.read(&logits).unwrap();
-    let answer = |row: &[f32]| (0..5).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
-    let right = logits.chunks(5).zip(&labels).filter(|(row, label)| answer(row) == usize::from(**label)).count();
-    assert_eq!(right as f64 / 100.0, last.validation_accuracy);
-}
-
-#[test]
-fn pretraining_depends_on_the_seed() {
-    let run = |seed| pretrained(&PretrainConfig { epochs: 1, seed, ..Default::default() }).0;
-    assert_ne!(run(0), run(1));
-}
-
-#[test]
-fn pretraining_stops_on_request_and_refuses_bad_data() {
-    let config = config(Pool::ClassToken);
-    let vit = Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap();
-    let (images, mut labels) = pictures(8, 1);
-    let settings = PretrainConfig::default();
-    let calls = AtomicUsize::new(0);
-    let run = |labels: &[u16], settings: &PretrainConfig| {
-        let data = Pictures { images: &images, labels };
-        pretrain(&vit, data, data, settings, &|x, _| x.to_vec(), &mut |_| {
-            if calls.fetch_add(1, Ordering::Relaxed) == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-    };
-    assert!(matches!(run(&labels, &settings), Err(TrainError::Stopped { epoch: 2 })));
-    assert!(matches!(run(&labels[..7], &settings), Err(TrainError::Length { .. })));
-    let wrong = PretrainConfig { label_smoothing: 1.5, ..Default::default() };
-    assert!(matches!(run(&labels, &wrong), Err(TrainError::Setting { what: "label smoothing", .. })));
-    let wild = PretrainConfig { learning_rate: 1e30, warmup_epochs: 0, ..Default::default() };
-    assert!(matches!(run(&labels, &wild), Err(TrainError::Diverged { .. })));
-    labels[3] = 5;
-    assert!(matches!(run(&labels, &settings), Err(TrainError::Label { index: 3, label: 5, classes: 5 })));
-}
+use quee_train::{ExitConfig, GateConfig, GateMember, GateRows, TrainError, train_exit, train_gate};
 
 /// Features of `classes` clouds.
 fn clouds(rows: usize, dim: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {

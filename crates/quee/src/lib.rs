@@ -6,7 +6,7 @@
 //! - [`artefact`]: the policy on disk
 //! - [`predict`]: a stored policy at work on pictures
 //! - [`report`]: the page that a run leaves behind
-//! - [`pretrain`]: training the embedded backbones
+//! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 
 pub mod artefact;
 pub mod assets;
@@ -14,6 +14,7 @@ pub mod backend;
 pub mod cancel;
 pub mod cli;
 pub mod environment;
+pub mod finetune;
 pub mod output;
 pub mod predict;
 pub mod pretrain;
@@ -23,3 +24,4 @@ pub mod report;
 pub mod results;
 pub mod run;
 pub mod stages;
+pub mod training;

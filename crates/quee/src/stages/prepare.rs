@@ -131,13 +131,13 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
 }
 
 /// `$QUEE_DATA/<name>`, when there is such a thing: a folder of data sets need not hold those that are embedded.
-fn in_data_folder(name: &str) -> Option<PathBuf> {
+pub(crate) fn in_data_folder(name: &str) -> Option<PathBuf> {
     let place = PathBuf::from(std::env::var_os("QUEE_DATA")?).join(name);
     place.exists().then_some(place)
 }
 
 /// What the checkpoint's notes say about the pictures it was trained on.
-fn seen_pictures(checkpoint: &Checkpoint, data: &Dataset) -> Result<(Seen, Vec<usize>)> {
+pub(crate) fn seen_pictures(checkpoint: &Checkpoint, data: &Dataset) -> Result<(Seen, Vec<usize>)> {
     let notes = checkpoint.metadata();
     match (notes.get(NOTE_DATASET), notes.get(NOTE_TRAIN_INDICES)) {
         (Some(dataset), _) if *dataset != data.name => Ok((Seen::OtherData, Vec::new())),
