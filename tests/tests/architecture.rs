@@ -1,6 +1,6 @@
 //! Which crate may depend on which. Policies never see burn or wgpu, and nothing depends on the program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
@@ -51,4 +51,23 @@ fn only_one_crate_names_burn_and_only_one_wgpu() {
             assert!(!uses || name == *owner, "{name} must not name {outside}");
         }
     }
+}
+
+/// Every package in a dependency tree with the features it is compiled with, one line each.
+fn compiled(what: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut tree = std::process::Command::new(cargo);
+    tree.current_dir(quee_tests::workspace()).args(["tree", "--offline", "--format", "{p} {f}", "--prefix", "none"]);
+    let output = tree.args(what).output().expect("cargo tree runs");
+    assert!(output.status.success(), "{}", quee_tests::stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+#[test]
+fn the_program_and_the_tests_share_what_is_compiled() {
+    let tests = compiled(&["--workspace", "--edges", "normal,build,dev"]);
+    let program = compiled(&["--package", "quee", "--edges", "normal,build"]);
+    let twice: Vec<&String> = program.difference(&tests).collect();
+    assert!(twice.is_empty(), "compiled once more for the program, with other features: {twice:#?}");
 }

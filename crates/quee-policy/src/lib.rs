@@ -19,6 +19,7 @@ pub mod bootstrap;
 pub mod cost;
 pub mod curve;
 pub mod dynamic;
+pub mod ladder;
 pub mod lambda;
 pub mod learned;
 pub mod open_loop;
