@@ -49,6 +49,9 @@ data *ARGS:
 # Get published weights: just weights list, just weights fetch deit_tiny_patch16_224
 weights *ARGS:
     {{ quee }} weights "$@"
+# Train a pretrained backbone on another data set: just finetune experiments/cifar10/finetune.toml --weights FILE
+finetune RECIPE *ARGS:
+    {{ quee }} finetune "$@"
 
 # Check everything: format, lints, documentation, tests
 [group('developer')]
@@ -58,6 +61,12 @@ test:
     cargo clippy --release --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
     cargo test --release --workspace --quiet
+    just test-train-gpu
+
+# Check training on the GPU, or on a software adapter; builds burn's wgpu backend, which takes a while
+[group('developer')]
+test-train-gpu:
+    cargo test --release --workspace --features quee/train-gpu,quee-train/train-gpu --test gpu --quiet
 
 # Measure the kernels
 [group('developer')]

@@ -44,7 +44,8 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     let counting = CountingEngine { inner: Arc::clone(&inner), counts: Counts::default() };
     let tree = path_tree(&recipe).unwrap();
     let widths = &recipe.quant.widths;
-    let program = Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program =
+        Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
     let samples = 16;
     let chosen = &prepared.splits.test[..samples];
     let (pixels, pictures) = (prepared.images(chosen).unwrap(), prepared.pictures(chosen));

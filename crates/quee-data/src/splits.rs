@@ -279,14 +279,14 @@ pub fn draw_backbone_split(
 }
 
 /// The order in which test and backbone pictures are taken from the whole pool.
-fn pool_order(labels: &[u16], seed: u64) -> Vec<usize> {
+pub(crate) fn pool_order(labels: &[u16], seed: u64) -> Vec<usize> {
     let all: Vec<usize> = (0..labels.len()).collect();
     stratified_order(labels, &all, &mut stream(seed, 0))
 }
 
 /// The candidates in a random order every block of which has the classes in nearly the proportions of the whole: each
 /// class is shuffled and its pictures spread evenly, with a random offset per class.
-fn stratified_order(labels: &[u16], candidates: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
+pub(crate) fn stratified_order(labels: &[u16], candidates: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
     let classes = candidates.iter().map(|&index| usize::from(labels[index]) + 1).max().unwrap_or(0);
     let mut by_class = vec![Vec::new(); classes];
     for &index in candidates {
@@ -303,13 +303,13 @@ fn stratified_order(labels: &[u16], candidates: &[usize], rng: &mut ChaCha8Rng) 
     placed.into_iter().map(|(_, index)| index).collect()
 }
 
-fn stream(seed: u64, number: u64) -> ChaCha8Rng {
+pub(crate) fn stream(seed: u64, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
     rng
 }
 
-fn take<'a>(part: &'static str, free: &'a [usize], wanted: usize) -> Result<&'a [usize], SplitError> {
+pub(crate) fn take<'a>(part: &'static str, free: &'a [usize], wanted: usize) -> Result<&'a [usize], SplitError> {
     match free.get(..wanted) {
         Some([]) => Err(SplitError::Empty { part, available: free.len(), pool: free.len() }),
         Some(taken) => Ok(taken),
@@ -318,7 +318,11 @@ fn take<'a>(part: &'static str, free: &'a [usize], wanted: usize) -> Result<&'a 
 }
 
 /// Notes in `owner` that `part` holds `indices`.
-fn claim(owner: &mut [Option<&'static str>], part: &'static str, indices: &[usize]) -> Result<(), SplitError> {
+pub(crate) fn claim(
+    owner: &mut [Option<&'static str>],
+    part: &'static str,
+    indices: &[usize],
+) -> Result<(), SplitError> {
     let pool = owner.len();
     for &index in indices {
         let slot = owner.get_mut(index).ok_or(SplitError::OutOfRange { part, index, pool })?;
@@ -330,7 +334,7 @@ fn claim(owner: &mut [Option<&'static str>], part: &'static str, indices: &[usiz
     Ok(())
 }
 
-fn sorted(mut indices: Vec<usize>) -> Vec<usize> {
+pub(crate) fn sorted(mut indices: Vec<usize>) -> Vec<usize> {
     indices.sort_unstable();
     indices
 }

@@ -2,6 +2,8 @@
 
 use quee_backbone::ExecError;
 
+use crate::training::AnyError;
+
 /// What is wrong with the data, the settings or the run.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -62,9 +64,35 @@ pub enum TrainError {
     /// The caller asked to stop.
     #[error("stopped on request after epoch {epoch}")]
     Stopped {
-        /// Last finished epoch, from 1.
+        /// Last finished epoch, from 1; 0 in the first.
         epoch: usize,
     },
+    /// A picture that cannot be had.
+    #[error("picture {place} of the part: {source}")]
+    Picture {
+        /// Position in the part.
+        place: usize,
+        /// Why.
+        source: AnyError,
+    },
+    /// The state cannot be stored.
+    #[error("the state of the training cannot be saved: {source}")]
+    Save {
+        /// Why.
+        source: AnyError,
+    },
+    /// No adapter to train on.
+    #[error("no GPU to train on: {reason}; hint: install a driver, or train on the processor with `--device cpu`")]
+    Gpu {
+        /// What the graphics interface says.
+        reason: String,
+    },
+    /// Built for the processor alone.
+    #[error(
+        "this program was built without training on the GPU; hint: build it with the feature `train-gpu`: \
+         `cargo build --release --package quee --features train-gpu`"
+    )]
+    NoGpu,
     /// The executor failed.
     #[error(transparent)]
     Exec(#[from] ExecError),

@@ -2,7 +2,8 @@
 //!
 //! - [`BurnExecutor`]: runs a backbone's program on burn tensors; [`ParamStore`]: its parameters as trainable tensors
 //! - [`fake_quant`]: quantization simulated in floats
-//! - [`pretrain`](mod@pretrain): a backbone from random weights; [`init`]: those weights
+//! - [`training`]: a whole backbone, from the weights of another task or from random ones; [`init`]: those
+//! - [`TrainDevice`]: what it is trained on
 //! - [`exits`]: the linear classifiers of early exits
 //! - [`gates`]: the networks that predict probabilities of error
 //!
@@ -12,6 +13,7 @@
 //! are added in the order of the pieces. Processors with other vector instructions may differ in the last bits.
 
 mod data;
+mod device;
 mod error;
 mod executor;
 pub mod exits;
@@ -20,13 +22,14 @@ pub mod gates;
 pub mod init;
 mod optimizer;
 mod params;
-pub mod pretrain;
 mod tensor;
+pub mod training;
 
+pub use device::TrainDevice;
 pub use error::TrainError;
 pub use executor::{BurnExecutor, flex_device};
 pub use exits::{ExitConfig, train_exit};
 pub use gates::{GateConfig, GateMember, GateRows, train_gate};
 pub use init::{random_weights, reset_head};
 pub use params::ParamStore;
-pub use pretrain::{EpochReport, Pictures, PretrainConfig, pretrain};
+pub use training::{Part, Rule, TrainConfig, TrainState, Trained, train};

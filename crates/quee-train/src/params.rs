@@ -1,25 +1,27 @@
 //! A backbone's parameters as trainable tensors.
 
-use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
-use quee_backbone::{Backbone, ExecError};
+use quee_backbone::Backbone;
 
-use crate::tensor::device_error;
-
-/// One trainable tensor per parameter of a backbone, at the position of its id, flattened row-major.
+/// One tensor per parameter of a backbone, at the position of its id, flattened row-major.
 ///
 /// Given to [`BurnExecutor::with_params`](crate::BurnExecutor::with_params), these take the place of the values that the
 /// backbone's program carries, so that the program that is trained is the program that is run.
-#[derive(Module, Debug)]
+#[derive(Clone, Debug)]
 pub struct ParamStore {
-    params: Vec<Param<Tensor<1>>>,
+    params: Vec<Tensor<1>>,
 }
 
 impl ParamStore {
     /// The present parameters of `backbone`, on `device`; they get gradients if that device records them.
     pub fn new(backbone: &dyn Backbone, device: &Device) -> Self {
         let tensor = |data: &[f32]| Tensor::from_data(TensorData::new(data.to_vec(), [data.len()]), device);
-        let params = backbone.params().iter().map(|p| Param::from_tensor(tensor(&p.data))).collect();
+        let leaf = |tensor: Tensor<1>| if device.is_autodiff() { tensor.require_grad() } else { tensor };
+        Self { params: backbone.params().iter().map(|p| leaf(tensor(&p.data))).collect() }
+    }
+
+    /// These tensors, by id. Those with gradients are trained.
+    pub(crate) fn from_tensors(params: Vec<Tensor<1>>) -> Self {
         Self { params }
     }
 
@@ -35,19 +37,6 @@ impl ParamStore {
 
     /// The tensor of the parameter `id`, flat, if there is one.
     pub fn get(&self, id: usize) -> Option<Tensor<1>> {
-        self.params.get(id).map(Param::val)
-    }
-
-    /// burn's own identity of each parameter, by id.
-    pub fn ids(&self) -> Vec<ParamId> {
-        self.params.iter().map(|p| p.id).collect()
-    }
-
-    /// Values of every parameter, row-major, by id.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn read(&self) -> Result<Vec<Vec<f32>>, ExecError> {
-        self.params.iter().map(|p| p.val().try_into_vec_as::<f32>().map_err(device_error)).collect()
+        self.params.get(id).cloned()
     }
 }

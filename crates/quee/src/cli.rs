@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Backend, Recipe};
-use crate::{data_command, predict, pretrain, run, weights_command};
+use crate::training::{self, TrainingArgs};
+use crate::{data_command, finetune, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -35,7 +36,9 @@ enum Command {
     /// Classify pictures with the policy that a run has stored
     Predict(predict::PredictArgs),
     /// Train a backbone from scratch, as described in a TOML file
-    Pretrain(pretrain::PretrainArgs),
+    Pretrain(TrainingArgs),
+    /// Train a pretrained backbone on another data set, as described in a TOML file
+    Finetune(finetune::FinetuneArgs),
     /// List, fetch and verify data sets
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -49,7 +52,11 @@ enum RecipeCommand {
     /// Print a recipe with every setting and default
     Show(RecipeArgs),
     /// Print every setting with its default and explanation
-    Keys,
+    Keys {
+        /// Those of pretrain and finetune
+        #[arg(long)]
+        training: bool,
+    },
 }
 
 /// Which recipe, and what to change in it.
@@ -135,14 +142,12 @@ fn carry_out(command: Command) -> Result<()> {
             print(&format!("{}\n", folder.display()))
         }
         Command::Recipe(RecipeCommand::Show(args)) => print(&toml::to_string(&args.load()?)?),
-        Command::Recipe(RecipeCommand::Keys) => print(recipe::BASE),
+        Command::Recipe(RecipeCommand::Keys { training }) => {
+            print(if training { training::BASE } else { recipe::BASE })
+        }
         Command::Predict(args) => print(&predict::predict(&args)?),
-        Command::Pretrain(args) => supervised(args.threads, |pool, cancel| async move {
-            let work = move || pool.install(|| pretrain::pretrain(&args, &cancel));
-            tokio::task::spawn_blocking(work)
-                .await
-                .context("training broke down; this is a defect of quee, please report it")?
-        }),
+        Command::Pretrain(args) => trained(args.threads, move |cancel| pretrain::pretrain(&args, cancel)),
+        Command::Finetune(args) => trained(args.training.threads, move |cancel| finetune::finetune(&args, cancel)),
         Command::Data(command) => fetching(move |cancel| data_command::run(&command, cancel)),
         Command::Weights(command) => fetching(move |cancel| weights_command::run(&command, cancel)),
     }
@@ -156,6 +161,16 @@ fn fetching(work: impl FnOnce(&Cancel) -> Result<String> + Send + 'static) -> Re
             .context("fetching broke down; this is a defect of quee, please report it")?
     })?;
     print(&text)
+}
+
+/// Runs a training on `threads` threads while watching for Ctrl-C.
+fn trained(threads: usize, work: impl FnOnce(&Cancel) -> Result<()> + Send + 'static) -> Result<()> {
+    supervised(threads, |pool, cancel| async move {
+        let work = move || pool.install(|| work(&cancel));
+        tokio::task::spawn_blocking(work)
+            .await
+            .context("training broke down; this is a defect of quee, please report it")?
+    })
 }
 
 /// Writes to the standard output; a reader that has gone is no error.

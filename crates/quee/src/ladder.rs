@@ -67,7 +67,10 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
         widths = (2..=8).map(|bits| Width::new(bits, bits)).collect::<Result<_, _>>()?;
     }
     widths.retain(|width| !width.is_float());
-    ensure!(!widths.is_empty() && ladder.rungs > 0, "nothing to measure; hint: name integer widths and at least one rung");
+    ensure!(
+        !widths.is_empty() && ladder.rungs > 0,
+        "nothing to measure; hint: name integer widths and at least one rung"
+    );
     recipe.quant.widths = widths.clone();
 
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
@@ -164,4 +167,3 @@ fn text(ladder: &Ladder, rule: &LadderRule) -> String {
     let names: Vec<String> = ladder.proposal.iter().map(|width| format!("\"{width}\"")).collect();
     out + &format!("quant.widths = [{}]\n", names.join(", "))
 }
-

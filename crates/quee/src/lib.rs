@@ -7,7 +7,8 @@
 //! - [`predict`]: a stored policy at work on pictures
 //! - [`report`]: the page that a run leaves behind
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
-//! - [`pretrain`]: training the embedded backbones
+//! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
+//! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;
 pub mod assets;
@@ -16,7 +17,9 @@ pub mod cancel;
 pub mod cli;
 pub mod data_command;
 pub mod environment;
+pub mod finetune;
 pub mod folders;
+pub mod ladder;
 pub mod output;
 pub mod predict;
 pub mod pretrain;
@@ -26,5 +29,6 @@ pub mod report;
 pub mod results;
 pub mod run;
 pub mod stages;
+pub mod training;
 pub mod transfer;
 pub mod weights_command;

@@ -90,6 +90,30 @@ impl Drop for RunFolder {
     }
 }
 
+/// Writes a file that is either there as a whole or not at all.
+///
+/// # Errors
+/// When its folder is missing, not writable or full.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = hidden_file(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    // The new name survives a power cut only with its folder; Windows does not open folders.
+    #[cfg(unix)]
+    fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// A file without a lasting name in `folder`, with the rights of any other new file.
+pub fn hidden_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
 /// `latest` becomes a link to the newest run, or a text file with its name where links are not to be had.
 fn point_latest(target: &Path) -> Result<()> {
     let (Some(parent), Some(id)) = (target.parent(), target.file_name()) else { return Ok(()) };
@@ -113,6 +137,17 @@ mod tests {
         run.write("a.csv", b"1").unwrap();
         drop(run);
         assert_eq!(fs::read_dir(out.path().join("r")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_whole_file_replaces_another_or_fails_without_a_trace() {
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("x");
+        write_whole(&path, b"1").unwrap();
+        write_whole(&path, b"22").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"22");
+        assert!(write_whole(&out.path().join("no/x"), b"1").is_err());
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
     }
 
     #[test]

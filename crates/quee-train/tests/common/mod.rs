@@ -68,6 +68,14 @@ pub fn strong(architecture: &dyn Architecture, seed: u64) -> Box<dyn Backbone> {
     load(architecture, Checkpoint::from_tensors("test", tensors))
 }
 
+/// Runs `work` with pools of one and three threads and checks that it gives the same each time.
+pub fn same_for_all_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl Fn() -> T + Sync) -> T {
+    let run = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&work);
+    let first = run(1);
+    assert!(run(3) == first, "three threads give other bits than one");
+    first
+}
+
 /// Random numbers between −1 and 1.
 pub fn noise(count: usize, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -51,7 +51,9 @@ pub enum RecipeError {
         hint: String,
     },
     /// A value of the wrong type or outside its range.
-    #[error("{file}: {reason}; hint: `quee recipe show` prints every key with its default")]
+    #[error(
+        "{file}: {reason}; hint: `quee recipe keys` explains every key (`--training`: those of pretrain and finetune)"
+    )]
     Value {
         /// File.
         file: String,
@@ -73,6 +75,21 @@ pub enum RecipeError {
 pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recipe, RecipeError> {
     let file = path.display().to_string();
     let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    let mut merged = resolve(path, profile, sets, &base)?;
+    if merged["name"].as_str() == Some("") {
+        merged.insert("name".into(), Value::String(name_of_folder(path)));
+    }
+    let recipe: Recipe = typed(&file, merged)?;
+    recipe.check().map_err(|reason| RecipeError::Value { file, reason })?;
+    Ok(recipe)
+}
+
+/// `base` with what the file in `path` and those it extends, its variant `profile` and the changes `sets` say. Keys must
+/// exist in `base`; a table that is empty there may hold any.
+///
+/// # Errors
+/// When a file cannot be read or holds unknown keys.
+pub fn resolve(path: &Path, profile: Option<&str>, sets: &[String], base: &Table) -> Result<Table, RecipeError> {
     let mut merged = base.clone();
     let mut profiles = Table::new();
     for (origin, mut layer) in layers(path)? {
@@ -85,11 +102,11 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
                         reason: format!("`profile.{name}` must be a table"),
                     });
                 };
-                check_keys(&origin, variant, &base, "")?;
+                check_keys(&origin, variant, base, "", base)?;
             }
             merge(&mut profiles, own);
         }
-        check_keys(&origin, &layer, &base, "")?;
+        check_keys(&origin, &layer, base, "", base)?;
         merge(&mut merged, layer);
     }
     if let Some(name) = profile {
@@ -100,24 +117,28 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
             } else {
                 format!("known: {}", known.join(", "))
             };
+            let file = path.display().to_string();
             return Err(RecipeError::UnknownProfile { file, profile: name.to_owned(), hint });
         };
         merge(&mut merged, variant);
     }
     for set in sets {
         let layer = parse_set(set)?;
-        check_keys(&format!("--set {set}"), &layer, &base, "")?;
+        check_keys(&format!("--set {set}"), &layer, base, "", base)?;
         merge(&mut merged, layer);
     }
-    if merged["name"].as_str() == Some("") {
-        merged.insert("name".into(), Value::String(name_of_folder(path)));
-    }
-    let recipe: Recipe = Value::Table(merged).try_into().map_err(|e: toml::de::Error| RecipeError::Value {
-        file: file.clone(),
+    Ok(merged)
+}
+
+/// The settings that a resolved table stands for; `file` is its name in messages.
+///
+/// # Errors
+/// When a value is of another type.
+pub fn typed<T: serde::de::DeserializeOwned>(file: &str, table: Table) -> Result<T, RecipeError> {
+    Value::Table(table).try_into().map_err(|e: toml::de::Error| RecipeError::Value {
+        file: file.to_owned(),
         reason: e.to_string().trim().replace('\n', " "),
-    })?;
-    recipe.check().map_err(|reason| RecipeError::Value { file, reason })?;
-    Ok(recipe)
+    })
 }
 
 /// The name of the folder that a recipe lies in, without characters that `name` must not have.
@@ -186,21 +207,22 @@ fn merge(into: &mut Table, from: Table) {
     }
 }
 
-/// Every key of `layer` must exist in `known`; the error names the nearest one.
-fn check_keys(file: &str, layer: &Table, known: &Table, prefix: &str) -> Result<(), RecipeError> {
+/// Every key of `layer` must exist in `known`, the part of `base` at `prefix`; the error names the nearest one.
+fn check_keys(file: &str, layer: &Table, known: &Table, prefix: &str, base: &Table) -> Result<(), RecipeError> {
     for (key, value) in layer {
         let full = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match (known.get(key), value) {
             (None, _) => {
-                let all = all_keys(&BASE.parse().expect("the embedded base recipe is valid TOML"), "");
+                let all = all_keys(base, "");
                 let near = all.iter().max_by(|a, b| nearness(a, &full).total_cmp(&nearness(b, &full)));
                 let hint = match near {
                     Some(near) if nearness(near, &full) > 0.5 => format!("did you mean `{near}`?"),
-                    _ => "`quee recipe show` prints every key".to_owned(),
+                    _ => "`quee recipe keys` explains every key".to_owned(),
                 };
                 return Err(RecipeError::UnknownKey { file: file.to_owned(), key: full, hint });
             }
-            (Some(Value::Table(inner)), Value::Table(layer)) => check_keys(file, layer, inner, &full)?,
+            (Some(Value::Table(inner)), Value::Table(_)) if inner.is_empty() => {}
+            (Some(Value::Table(inner)), Value::Table(layer)) => check_keys(file, layer, inner, &full, base)?,
             (Some(Value::Table(_)), _) => {
                 return Err(RecipeError::Value {
                     file: file.to_owned(),

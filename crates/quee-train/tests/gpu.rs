@@ -1,0 +1,91 @@
+//! Training on the GPU follows the same curve as on the processor.
+#![cfg(feature = "train-gpu")]
+
+mod common;
+
+use common::{config, fresh, noise};
+use quee_backbone::Backbone;
+use quee_backbone::vit::Pool;
+use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress, accuracy};
+use quee_train::{Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, train};
+
+/// Keeps the state after the second epoch.
+#[derive(Default)]
+struct Watch(Option<TrainState>);
+
+impl Observer for Watch {
+    fn step(&mut self, _: &Progress) -> Next {
+        Next::Go
+    }
+    fn epoch(&mut self, report: &EpochReport) -> Next {
+        if report.epoch == 2 { Next::Save } else { Next::Go }
+    }
+    fn save(&mut self, state: &TrainState) -> Result<(), AnyError> {
+        self.0 = Some(state.clone());
+        Ok(())
+    }
+}
+
+fn vit() -> Box<dyn Backbone> {
+    fresh(&config(Pool::ClassToken), 3)
+}
+
+/// The adapter, unless there is none.
+fn gpu() -> Option<TrainDevice> {
+    match TrainDevice::gpu() {
+        Ok(gpu) => Some(gpu),
+        Err(error) => {
+            eprintln!("SKIPPED: {error}");
+            None
+        }
+    }
+}
+
+fn run(device: &TrainDevice, settings: &TrainConfig, start: Option<TrainState>, watch: &mut Watch) -> Trained {
+    let labels: Vec<u16> = (0..48).map(|i| i % 5).collect();
+    let images = noise(48 * 64, 7);
+    // A class is a shade, so that there is something to learn.
+    let picture = |i: usize, _: &mut rand_chacha::ChaCha8Rng| {
+        Ok(images[i * 64..(i + 1) * 64].iter().map(|x| 0.2 * x + f32::from(labels[i]) / 2.0 - 1.0).collect())
+    };
+    let part = Part { labels: &labels, picture: &picture };
+    train(&*vit(), part, Some(part), settings, device, start, watch).unwrap()
+}
+
+#[test]
+fn losses_agree_with_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let base =
+        TrainConfig { epochs: 4, batch: 16, warmup_epochs: 1, learning_rate: 2e-3, mixup: 0.2, ..Default::default() };
+    let sgd = Rule::Sgd { momentum: 0.9, nesterov: true };
+    for settings in [
+        base.clone(),
+        TrainConfig { rule: sgd, learning_rate: 0.02, weight_decay: 1e-4, ..base.clone() },
+        TrainConfig { backbone_rate: 0.0, ..base },
+    ] {
+        let mut watch = Watch::default();
+        let (here, there) =
+            (run(&TrainDevice::cpu(), &settings, None, &mut Watch::default()), run(&gpu, &settings, None, &mut watch));
+        assert!(there.history[3].loss < there.history[0].loss, "{:?}", there.history);
+        for (here, there) in here.history.iter().zip(&there.history) {
+            // Twelve steps of sums in another order, in 32-bit floats: 1e-3 of losses around 1.5.
+            assert!((here.loss - there.loss).abs() < 1e-3, "{settings:?}: {here:?} {there:?}");
+        }
+        // A state is the same on every device: what the GPU began, the processor ends.
+        let state = watch.0.unwrap();
+        let ended = run(&TrainDevice::cpu(), &settings, Some(state), &mut Watch::default());
+        assert!((ended.history[3].loss - here.history[3].loss).abs() < 1e-3);
+    }
+}
+
+#[test]
+fn answers_agree_with_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let labels: Vec<u16> = (0..300).map(|i| i % 5).collect();
+    let images = noise(300 * 64, 9);
+    let part = Part { labels: &labels, picture: &|i, _| Ok(images[i * 64..(i + 1) * 64].to_vec()) };
+    let share = |device: &TrainDevice| accuracy(&*vit(), part, device).unwrap();
+    // Two pictures in 300 may lie on the border between two classes.
+    assert!((share(&gpu) - share(&TrainDevice::cpu())).abs() < 0.01);
+    assert!(gpu.name().starts_with("gpu ("), "{}", gpu.name());
+}
