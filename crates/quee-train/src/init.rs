@@ -147,10 +147,10 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_can_be_made_of_random_weights_and_written_out() {
+    fn small_presets_can_be_made_of_random_weights_and_written_out() {
         for preset in presets::all() {
             let tensors = preset.tensors(2);
-            if tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum::<usize>() > 30_000_000 {
+            if tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum::<usize>() > 7_000_000 {
                 continue;
             }
             let backbone = preset.load(&Default::default(), random_weights(&tensors, 3)).unwrap();
