@@ -30,6 +30,14 @@ demo *ARGS:
 run RECIPE *ARGS:
     {{ quee }} run{{ settings }} "$@"
 
+# The study of a data set: just reproduce cifar10 --profile small --data DIR --weights FILE
+reproduce NAME *ARGS:
+    @shift; {{ quee }} run experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
+
+# Measure which widths an experiment should offer: just ladder cifar10 --profile small --data DIR --weights FILE
+ladder NAME *ARGS:
+    @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
+
 # Print a recipe with every default filled in
 show RECIPE *ARGS:
     {{ quee }} recipe show{{ settings }} "$@"
@@ -49,6 +57,7 @@ data *ARGS:
 # Get published weights: just weights list, just weights fetch deit_tiny_patch16_224
 weights *ARGS:
     {{ quee }} weights "$@"
+
 # Train a pretrained backbone on another data set: just finetune experiments/cifar10/finetune.toml --weights FILE
 finetune RECIPE *ARGS:
     {{ quee }} finetune "$@"

@@ -109,7 +109,7 @@ fn it_learns_and_returns_the_epoch_it_reports() {
     let right = logits.chunks(5).zip(&labels).filter(|(row, label)| answer(row) == usize::from(**label)).count();
     assert_eq!(right as f64 / 100.0, best);
     let part = Part { labels: &labels, picture: &|i, _| Ok(images[i * 64..(i + 1) * 64].to_vec()) };
-    assert_eq!(accuracy(&backbone, part, &TrainDevice::cpu()).unwrap(), best);
+    assert_eq!(accuracy(&*backbone, part, &TrainDevice::cpu()).unwrap(), best);
 }
 
 #[test]

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use quee_quant::Width;
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Backend, Recipe};
 use crate::training::{self, TrainingArgs};
-use crate::{data_command, finetune, predict, pretrain, run, weights_command};
+use crate::{data_command, finetune, ladder, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -33,6 +34,8 @@ enum Command {
     /// Look at recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    /// Measure which widths a recipe should offer, on pictures of exit-train
+    Ladder(LadderArgs),
     /// Classify pictures with the policy that a run has stored
     Predict(predict::PredictArgs),
     /// Train a backbone from scratch, as described in a TOML file
@@ -96,6 +99,30 @@ struct RunArgs {
     out: PathBuf,
 }
 
+#[derive(Args)]
+struct LadderArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Widths to measure, e.g. 3,4,w4a8,8 [default: 2 to 8 bits for weights and activations alike]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    widths: Vec<Width>,
+    /// Most pictures of exit-train to measure on
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pictures: usize,
+    /// Most widths to propose
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rungs: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 impl RecipeArgs {
     fn load(&self) -> Result<Recipe> {
         let mut recipe = recipe::load(&self.recipe, self.profile.as_deref(), &self.sets)?;
@@ -140,6 +167,23 @@ fn carry_out(command: Command) -> Result<()> {
             let threads = recipe.threads;
             let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cancel))?;
             print(&format!("{}\n", folder.display()))
+        }
+        Command::Ladder(args) => {
+            let recipe = args.recipe.load()?;
+            let options = run::Options { data: args.data, weights: args.weights, out: PathBuf::new() };
+            let asked = ladder::LadderOptions {
+                widths: args.widths,
+                pictures: args.pictures,
+                rungs: args.rungs,
+                json: args.json,
+            };
+            let text = supervised(recipe.threads, |pool, cancel| async move {
+                let work = move || pool.install(|| ladder::ladder(&recipe, &options, &asked, &cancel));
+                tokio::task::spawn_blocking(work)
+                    .await
+                    .context("measuring broke down; this is a defect of quee, please report it")?
+            })?;
+            print(&text)
         }
         Command::Recipe(RecipeCommand::Show(args)) => print(&toml::to_string(&args.load()?)?),
         Command::Recipe(RecipeCommand::Keys { training }) => {

@@ -4,7 +4,6 @@
 //! where nothing else is decided: *fit*, *cal* and *test* stay unseen.
 
 use anyhow::{Context, Result, ensure};
-use quee_backbone::Backbone;
 use quee_policy::ladder::{LadderRule, Rung, Verdict, paired_difference};
 use quee_quant::Width;
 use serde::Serialize;

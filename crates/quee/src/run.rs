@@ -185,8 +185,11 @@ pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
     Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
-/// Finds static ranges on pictures of exit-train; dynamic quantizers need none.
-fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, String)> {
+/// Finds static ranges on pictures of exit-train; dynamic quantizers need none. The plan, and a few words on it.
+///
+/// # Errors
+/// When a picture cannot be had or the executor fails.
+pub fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, String)> {
     let quant = &recipe.quant;
     if !quant.activations.is_static() {
         return Ok((
