@@ -123,7 +123,7 @@ fn directory(source: &Source) -> Result<(u64, u64, u64), CheckpointError> {
     let mut length = u64::from(u32_at(record, 12));
     let mut start = u64::from(u32_at(record, 16));
     let mut limit = tail_start + end as u64;
-    // Files of over 4 GiB, and everything that PyTorch writes, have a longer record, found by a locator before this one.
+    // PyTorch always writes a longer record as well (zip64), for files of over 4 GiB, found by a locator before this one.
     if let Some(at) = end.checked_sub(20).filter(|&at| tail[at..].starts_with(b"PK\x06\x07")) {
         let position = u64_at(&tail, at + 8);
         let longer = source.bytes(position, 56).map_err(|_| invalid("the directory at its end is damaged"))?;
