@@ -115,6 +115,10 @@ fn an_archive_is_fetched_unpacked_and_checked() {
     let again = run(&["data", "fetch", "cifar10", "--from", "http://127.0.0.1:1"], data.path());
     assert!(stdout(&again).contains("was there already"));
 
+    let text = stdout(&run(&["data", "verify", "cifar10"], data.path()));
+    assert!(text.contains("subset: 30 of 50,000 training pictures, 10 of 10,000 test pictures"), "{text}");
+    assert_eq!(text.matches("sha256 right").count(), 6, "{text}");
+
     // A changed byte and a lost file are found and named.
     let folder = data.path().join("cifar10").join(ROOT);
     let mut batch = fs::read(folder.join("data_batch_3.bin")).unwrap();
