@@ -135,10 +135,7 @@ mod tests {
     #[test]
     fn widths_that_are_as_accurate_as_a_cheaper_one_are_left_out() {
         let got = choose(&[480, 690, 735, 740, 741, 742], 743, 10);
-        assert_eq!(
-            got,
-            [Chosen, Chosen, Chosen, NoBetterThanCheaper, NoBetterThanCheaper, NoBetterThanCheaper]
-        );
+        assert_eq!(got, [Chosen, Chosen, Chosen, NoBetterThanCheaper, NoBetterThanCheaper, NoBetterThanCheaper]);
     }
 
     #[test]

@@ -141,10 +141,17 @@ impl<'a> Job<'a> {
                 "picture {index} is for testing, but the weights have been trained on it; hint: choose the `split_seed` and sizes that the weights were made with"
             );
         }
-        let (labels, pictures) = self.training_part(normalization);
-        let training = Part { labels: &labels, picture: &pictures };
-        let (validation_labels, validation_pictures) = self.plain_part(&self.split.validation, normalization);
-        let validation = Part { labels: &validation_labels, picture: &validation_pictures };
+        let TrainingSplit { train: train_part, validation: validation_part, test: test_part } = &self.split;
+        let labels = [train_part, validation_part, test_part].map(|part| self.data.labels_of(part));
+        let [train_labels, validation_labels, test_labels] = &labels;
+        let training = Part {
+            labels: train_labels,
+            picture: &|place, rng| Ok(self.changed(train_part[place], normalization, rng)),
+        };
+        let validation = Part {
+            labels: validation_labels,
+            picture: &|place, _| Ok(self.plain(validation_part[place], normalization)),
+        };
         let validation = (!validation_labels.is_empty()).then_some(validation);
 
         let config = self.settings.config();
@@ -157,9 +164,9 @@ impl<'a> Job<'a> {
             "{} on {}: {} pictures for training, {} for validation, {} for testing; {}",
             backbone.name(),
             self.data.name,
-            labels.len(),
+            train_labels.len(),
             validation_labels.len(),
-            self.split.test.len(),
+            test_labels.len(),
             self.device.name()
         );
         let notes = BTreeMap::from([(NOTE_FINGERPRINT.to_owned(), fingerprint)]);
@@ -168,7 +175,7 @@ impl<'a> Job<'a> {
             write_whole(&state_file, &bytes)
                 .map_err(|e| format!("{}: {e}; hint: is the disk full?", state_file.display()).into())
         };
-        let mut watch = Watch::new(&save, cancel, config.epochs, labels.len(), start.as_ref());
+        let mut watch = Watch::new(&save, cancel, config.epochs, train_labels.len(), start.as_ref());
         let trained = match train(backbone, training, validation, &config, &self.device, start, &mut watch) {
             Err(TrainError::Stopped { .. }) => {
                 let message = format!("stopped on request; the same command goes on from {}", state_file.display());
@@ -182,8 +189,8 @@ impl<'a> Job<'a> {
             backbone.config().clone(),
             Checkpoint::from_tensors("the trained backbone", trained.tensors.clone()),
         )?;
-        let (test_labels, test_pictures) = self.plain_part(&self.split.test, normalization);
-        let test = accuracy(&best, Part { labels: &test_labels, picture: &test_pictures }, &self.device)?;
+        let test = Part { labels: test_labels, picture: &|place, _| Ok(self.plain(test_part[place], normalization)) };
+        let test = accuracy(&best, test, &self.device)?;
         eprintln!("epoch {}: accuracy {test:.4} on {} test pictures", trained.epoch, test_labels.len());
         let outcome = [
             ("epoch", trained.epoch.to_string()),
@@ -201,30 +208,18 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Labels and pictures of the training part, changed at random.
-    fn training_part<'b>(
-        &'b self,
-        (mean, std): (&'b [f32], &'b [f32]),
-    ) -> (Vec<u16>, impl Fn(usize, &mut ChaCha8Rng) -> Result<Vec<f32>, AnyError> + Sync + 'b) {
+    /// A training picture, changed at random.
+    fn changed(&self, index: usize, (mean, std): (&[f32], &[f32]), rng: &mut ChaCha8Rng) -> Vec<f32> {
         let shape = self.data.shape();
-        let picture = move |place: usize, rng: &mut ChaCha8Rng| {
-            // Changed on the 0–1 scale, where the fill is black, then normalised.
-            let stored = self.data.unit_images(&[self.split.train[place]]);
-            let mut changed = augment(&stored, shape, &self.settings.augment, rng);
-            normalize(&mut changed, shape[1] * shape[2], mean, std);
-            Ok(changed)
-        };
-        (self.data.labels_of(&self.split.train), picture)
+        // Changed on the 0–1 scale, where the fill is black, then normalised.
+        let mut changed = augment(&self.data.unit_images(&[index]), shape, &self.settings.augment, rng);
+        normalize(&mut changed, shape[1] * shape[2], mean, std);
+        changed
     }
 
-    /// Labels and pictures as they are.
-    fn plain_part<'b>(
-        &'b self,
-        part: &'b [usize],
-        (mean, std): (&'b [f32], &'b [f32]),
-    ) -> (Vec<u16>, impl Fn(usize, &mut ChaCha8Rng) -> Result<Vec<f32>, AnyError> + Sync + 'b) {
-        let picture = move |place: usize, _: &mut ChaCha8Rng| Ok(self.data.images(&[part[place]], mean, std));
-        (self.data.labels_of(part), picture)
+    /// A picture as it is.
+    fn plain(&self, index: usize, (mean, std): (&[f32], &[f32])) -> Vec<f32> {
+        self.data.images(&[index], mean, std)
     }
 
     /// The state that an unfinished run of this training has left.
