@@ -57,6 +57,12 @@ impl TrainingSplit {
     pub fn draw(request: &TrainingRequest) -> Result<Self, SplitError> {
         let TrainingRequest { labels, official_test, seen, validation, test, seed } = request;
         let pool = labels.len();
+        // Checked before a list of it is made.
+        if let Amount::Range([_, end]) = *seen
+            && end > pool
+        {
+            return Err(SplitError::OutOfRange { part: "backbone-train", index: end - 1, pool });
+        }
         let mut owner = vec![None; pool];
         let (test, order) = match official_test {
             Some(range) => {
@@ -82,13 +88,7 @@ impl TrainingSplit {
         let seen: Vec<usize> = match *seen {
             Amount::Count(0) => order,
             Amount::Count(count) => take("backbone-train", &order, count)?.to_vec(),
-            Amount::Range([start, end]) => {
-                // Checked before a list of it is made.
-                if end > pool {
-                    return Err(SplitError::OutOfRange { part: "backbone-train", index: end - 1, pool });
-                }
-                (start..end).collect()
-            }
+            Amount::Range([start, end]) => (start..end).collect(),
         };
         claim(&mut owner, "backbone-train", &seen)?;
         let Some(rest) = seen.len().checked_sub(*validation) else {

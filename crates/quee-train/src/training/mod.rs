@@ -30,14 +30,17 @@ const COUNTED_AT_A_TIME: usize = 1024;
 /// Any error.
 pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Picture `[C, H, W]` at a position of a part, as the network is to see it: augmented with the random numbers given, where that
+/// is wanted, and normalised. Called on several threads.
+pub type Picture<'a> = &'a (dyn Fn(usize, &mut ChaCha8Rng) -> Result<Vec<f32>, AnyError> + Sync);
+
 /// Labelled pictures, fetched when they are needed.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
     /// Classes `[n]`.
     pub labels: &'a [u16],
-    /// Picture `[C, H, W]` at a position of `labels`, as the network is to see it: augmented with the random numbers given,
-    /// where that is wanted, and normalised. Called on several threads.
-    pub picture: &'a (dyn Fn(usize, &mut ChaCha8Rng) -> Result<Vec<f32>, AnyError> + Sync),
+    /// Pictures by position in `labels`.
+    pub picture: Picture<'a>,
 }
 
 /// What an epoch has brought.
@@ -142,7 +145,7 @@ pub fn train(
         let epoch = state.history.len();
         let order = shuffled(n, &mut rng_for(config.seed, &[0, epoch as u64]));
         for (step, indices) in order.chunks(config.batch).enumerate().skip(state.step) {
-            let (images, targets) = seen(backbone, training, indices, config, [epoch, step])?;
+            let [images, targets] = seen(backbone, training, indices, config, [epoch, step])?;
             let values = &parameters.values;
             let done =
                 Batch { backbone, device, values, trained: &trained, images: &images, targets: &targets }.run()?;
@@ -208,23 +211,23 @@ fn share_right(
     Ok(right as f64 / part.labels.len() as f64)
 }
 
-/// Pictures and target probabilities of a batch, as the network sees them at step `step` of epoch `epoch`.
+/// Pictures and target probabilities of a batch, a row per sample, as the network sees them at step `step` of epoch `epoch`.
 fn seen(
     backbone: &dyn Backbone,
     part: Part<'_>,
     indices: &[usize],
     config: &TrainConfig,
     [epoch, step]: [usize; 2],
-) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), TrainError> {
+) -> Result<[Vec<Vec<f32>>; 2], TrainError> {
     let images = fetch(backbone, part, indices, &|i| rng_for(config.seed, &[1, epoch as u64, i as u64]))?;
     let classes = backbone.classes();
     let targets = soft_labels(indices.iter().map(|&i| part.labels[i]), classes, config.label_smoothing);
     let targets: Vec<Vec<f32>> = targets.chunks_exact(classes).map(<[f32]>::to_vec).collect();
     let share = mixup::share(config.mixup, &mut rng_for(config.seed, &[2, epoch as u64, step as u64]));
     if share == 1.0 {
-        return Ok((images, targets));
+        return Ok([images, targets]);
     }
-    Ok((mixup::blend(&images, share), mixup::blend(&targets, share)))
+    Ok([mixup::blend(&images, share), mixup::blend(&targets, share)])
 }
 
 fn fetch(

@@ -15,7 +15,6 @@ use quee_backbone::{Backbone, NamedTensor, Variant};
 use quee_data::{Dataset, TrainingRequest, TrainingSplit, Transform};
 use quee_train::training::{AnyError, accuracy};
 use quee_train::{Part, TrainDevice, TrainError, TrainState, train};
-use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 pub use self::settings::{BASE, Settings};
@@ -130,10 +129,20 @@ impl<'a> Job<'a> {
             );
         }
         let transform = transform_of(&self.preset, backbone.image_shape());
-        let (labels, pictures) = self.training_part(&transform);
-        let training = Part { labels: &labels, picture: &pictures };
-        let (validation_labels, validation_pictures) = self.plain_part(&self.split.validation, &transform);
-        let validation = Part { labels: &validation_labels, picture: &validation_pictures };
+        let TrainingSplit { train: train_part, validation: validation_part, test: test_part } = &self.split;
+        let labels = [train_part, validation_part, test_part].map(|part| self.data.labels_of(part));
+        let [train_labels, validation_labels, test_labels] = &labels;
+        let training = Part {
+            labels: train_labels,
+            picture: &|place, rng| {
+                let stored = self.data.picture(train_part[place])?;
+                Ok(transform.augmented(stored, &self.settings.augment, rng)?)
+            },
+        };
+        let validation = Part {
+            labels: validation_labels,
+            picture: &|place, _| Ok(self.data.batch(&[validation_part[place]], &transform)?),
+        };
         let validation = (!validation_labels.is_empty()).then_some(validation);
 
         let config = self.settings.config();
@@ -146,9 +155,9 @@ impl<'a> Job<'a> {
             "{} on {}: {} pictures for training, {} for validation, {} for testing; {}",
             backbone.name(),
             self.data.name,
-            labels.len(),
+            train_labels.len(),
             validation_labels.len(),
-            self.split.test.len(),
+            test_labels.len(),
             self.device.name()
         );
         let notes = BTreeMap::from([(NOTE_FINGERPRINT.to_owned(), fingerprint)]);
@@ -157,7 +166,7 @@ impl<'a> Job<'a> {
             write_whole(&state_file, &bytes)
                 .map_err(|e| format!("{}: {e}; hint: is the disk full?", state_file.display()).into())
         };
-        let mut watch = Watch::new(&save, cancel, config.epochs, labels.len(), start.as_ref());
+        let mut watch = Watch::new(&save, cancel, config.epochs, train_labels.len(), start.as_ref());
         let trained = match train(backbone, training, validation, &config, &self.device, start, &mut watch) {
             Err(TrainError::Stopped { .. }) => {
                 let message = format!("stopped on request; the same command goes on from {}", state_file.display());
@@ -168,8 +177,9 @@ impl<'a> Job<'a> {
         drop(watch);
         let best = Checkpoint::from_tensors("the trained backbone", trained.tensors.clone());
         let best = self.preset.load(&self.variant(), best)?;
-        let (test_labels, test_pictures) = self.plain_part(&self.split.test, &transform);
-        let test = accuracy(best.as_ref(), Part { labels: &test_labels, picture: &test_pictures }, &self.device)?;
+        let test =
+            Part { labels: test_labels, picture: &|place, _| Ok(self.data.batch(&[test_part[place]], &transform)?) };
+        let test = accuracy(best.as_ref(), test, &self.device)?;
         eprintln!("epoch {}: accuracy {test:.4} on {} test pictures", trained.epoch, test_labels.len());
         let outcome = [
             ("epoch", trained.epoch.to_string()),
@@ -185,28 +195,6 @@ impl<'a> Job<'a> {
         }
         eprintln!("{}", self.out.display());
         Ok(())
-    }
-
-    /// Labels and pictures of the training part, changed at random.
-    fn training_part<'b>(
-        &'b self,
-        transform: &'b Transform,
-    ) -> (Vec<u16>, impl Fn(usize, &mut ChaCha8Rng) -> Result<Vec<f32>, AnyError> + Sync + 'b) {
-        let picture = move |place: usize, rng: &mut ChaCha8Rng| {
-            let stored = self.data.picture(self.split.train[place])?;
-            Ok(transform.augmented(stored, &self.settings.augment, rng)?)
-        };
-        (self.data.labels_of(&self.split.train), picture)
-    }
-
-    /// Labels and pictures as they are.
-    fn plain_part<'b>(
-        &'b self,
-        part: &'b [usize],
-        transform: &'b Transform,
-    ) -> (Vec<u16>, impl Fn(usize, &mut ChaCha8Rng) -> Result<Vec<f32>, AnyError> + Sync + 'b) {
-        let picture = move |place: usize, _: &mut ChaCha8Rng| Ok(self.data.batch(&[part[place]], transform)?);
-        (self.data.labels_of(part), picture)
     }
 
     /// The state that an unfinished run of this training has left.
