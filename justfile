@@ -15,6 +15,9 @@ backend_option := if backend == "" { "" } else { " --backend " + quote(backend) 
 profile_option := if profile == "" { "" } else { " --profile " + quote(profile) }
 settings := backend_option + profile_option
 
+# Files that cargo fmt does not see, because a macro declares them.
+families := "crates/quee-backbone/src/families/*.rs"
+
 [private]
 menu:
     @just --justfile {{ quote(justfile()) }} --list --unsorted
@@ -26,6 +29,14 @@ demo *ARGS:
 # Run an experiment: just run experiments/digits/recipe.toml
 run RECIPE *ARGS:
     {{ quee }} run{{ settings }} "$@"
+
+# The study of a data set: just reproduce cifar10 --profile small --data DIR --weights FILE
+reproduce NAME *ARGS:
+    @shift; {{ quee }} run experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
+
+# Measure which widths an experiment should offer: just ladder cifar10 --profile small --data DIR --weights FILE
+ladder NAME *ARGS:
+    @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
 
 # Print a recipe with every default filled in
 show RECIPE *ARGS:
@@ -39,6 +50,14 @@ predict *ARGS:
 pretrain NAME *ARGS:
     @shift; {{ quee }} pretrain experiments/{{ NAME }}/pretrain.toml "$@"
 
+# Get and check data sets: just data list, just data fetch cifar10, just data verify cifar10
+data *ARGS:
+    {{ quee }} data "$@"
+
+# Get published weights: just weights list, just weights fetch deit_tiny_patch16_224
+weights *ARGS:
+    {{ quee }} weights "$@"
+
 # Train a pretrained backbone on another data set: just finetune experiments/cifar10/finetune.toml --weights FILE
 finetune RECIPE *ARGS:
     {{ quee }} finetune "$@"
@@ -47,6 +66,7 @@ finetune RECIPE *ARGS:
 [group('developer')]
 test:
     cargo fmt --all --check
+    rustfmt --edition 2024 --check {{ families }}
     cargo clippy --release --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
     cargo test --release --workspace --quiet
@@ -66,3 +86,4 @@ bench *ARGS:
 [group('developer')]
 fmt:
     cargo fmt --all
+    rustfmt --edition 2024 {{ families }}

@@ -40,6 +40,8 @@ pub fn program() -> &'static Path {
 pub fn quee<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
     let mut command = Command::new(program());
     command.current_dir(workspace()).env_remove("QUEE_DATA").args(args);
+    // Nor what this machine's user has in the folder for the data of programs.
+    command.env("XDG_DATA_HOME", workspace().join("target/no-such-folder"));
     command.output().expect("the program starts")
 }
 

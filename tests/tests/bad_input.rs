@@ -117,6 +117,30 @@ fn weights_of_another_preset() {
 }
 
 #[test]
+fn weights_for_another_number_of_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(workspace().join(WEIGHTS)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    // The classifier loses its last row.
+    let mut tensors = file.tensors();
+    for (name, view) in tensors.iter_mut().filter(|(name, _)| name.starts_with("head.")) {
+        let whole = file.tensor(name).unwrap();
+        let shape = [&[9], &whole.shape()[1..]].concat();
+        let data = &whole.data()[..4 * shape.iter().product::<usize>()];
+        *view = safetensors::tensor::TensorView::new(whole.dtype(), shape, data).unwrap();
+    }
+    let path = folder.path().join("nine.safetensors");
+    std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    refused(&["--weights", path.to_str().unwrap()], &["9 classes", "hint", "--reset-head"]);
+}
+
+#[test]
+fn variants_that_a_backbone_does_not_have() {
+    refused(&["--set", "backbone.image=9"], &["vit_d6_w80_p2_8", "9×9", "patches of 2×2", "hint"]);
+    refused(&["--set", "backbone.preset=\"vit_d6_w80_p2\""], &["vit_d6_w80_p2_8", "nearest", "hint"]);
+}
+
+#[test]
 fn weights_with_a_tensor_too_many() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = std::fs::read(workspace().join(WEIGHTS)).unwrap();

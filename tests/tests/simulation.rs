@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quee::recipe;
 use quee::stages::prepare::{Prepared, prepare};
 use quee_backbone::calibrate::Calibrator;
-use quee_backbone::{Backbone, Executor, QuantPlan};
+use quee_backbone::{Executor, QuantPlan};
 use quee_cpu::{CpuEngine, Isa};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use quee_tests::{DIGITS, workspace};
@@ -18,7 +18,7 @@ fn digits() -> Prepared {
 
 /// Logits of the whole backbone, stem included, at one width.
 fn logits(prepared: &Prepared, executor: &mut dyn Executor, indices: &[usize], width: Width) -> Vec<f32> {
-    let pixels = prepared.images(indices);
+    let pixels = prepared.images(indices).unwrap();
     let input = executor.input(&[indices.len(), 1, 8, 8], &pixels).unwrap();
     executor.set_width(width).unwrap();
     let mut tokens = prepared.backbone.stem(executor, &input).unwrap();
@@ -41,7 +41,7 @@ fn static_plan(prepared: &Prepared, activations: ActQuantizer, widths: &[Width])
     let mut executor = engine.executor();
     let mut calibrator = Calibrator::new(&mut executor).unwrap();
     let chosen = &prepared.splits.exit_train[..64];
-    let input = calibrator.input(&[64, 1, 8, 8], &prepared.images(chosen)).unwrap();
+    let input = calibrator.input(&[64, 1, 8, 8], &prepared.images(chosen).unwrap()).unwrap();
     prepared.backbone.forward(&mut calibrator, &input).unwrap();
     QuantPlan::calibrated(WeightQuantizer::Mse, activations, &calibrator.finish(), widths)
 }

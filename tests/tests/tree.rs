@@ -8,7 +8,7 @@ use quee::progress::Stage;
 use quee::recipe::{self, Recipe};
 use quee::run::path_tree;
 use quee::stages::prepare::{Prepared, prepare};
-use quee::stages::walk::{Drive, Images, Program};
+use quee::stages::walk::{Drive, Program};
 use quee_backbone::{Executor, QuantPlan};
 use quee_quant::{WeightQuantizer, Width};
 use quee_tests::counting::{Counting, Counts};
@@ -44,15 +44,16 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     let counting = CountingEngine { inner: Arc::clone(&inner), counts: Counts::default() };
     let tree = path_tree(&recipe).unwrap();
     let widths = &recipe.quant.widths;
-    let program = Program { backbone: &prepared.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program =
+        Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
     let samples = 16;
-    let pixels = prepared.images(&prepared.splits.test[..samples]);
-    let images = Images { data: &pixels, count: samples };
+    let chosen = &prepared.splits.test[..samples];
+    let (pixels, pictures) = (prepared.images(chosen).unwrap(), prepared.pictures(chosen));
     let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
     // Batches of 5: the last one is smaller.
     let drive = |engine| Drive { engine, batch: 5, cancel: &cancel, progress: &progress };
 
-    let table = program.tree_features(&drive(&counting), images, &tree, widths).unwrap();
+    let table = program.tree_features(&drive(&counting), &pictures, &tree, widths).unwrap();
 
     let counts = counting.counts.lock().unwrap().clone();
     let mut first_block = 0;

@@ -1,7 +1,35 @@
-//! The trait that an architecture implements.
+//! The program of a backbone.
 
 use crate::executor::{ExecError, Executor, Value};
 use crate::params::{Linear, Param};
+
+/// Name, shape and row-major values of a tensor.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
+/// What every backbone has; made by [`Weights::core`](crate::weights::Weights::core).
+#[derive(Clone, Debug)]
+pub struct Core {
+    /// Preset name, or a description of the architecture.
+    pub name: String,
+    /// Channels, height and width of a picture.
+    pub image_shape: [usize; 3],
+    /// Every learned tensor, at the position of its [`Param::id`].
+    pub params: Vec<Param>,
+    /// The classifier after the last block.
+    pub head: Linear,
+}
+
+impl Core {
+    /// The parameters with `values` in their place, one tensor each.
+    ///
+    /// # Panics
+    /// When there are not as many values as parameters.
+    pub fn export(&self, values: &[Vec<f32>]) -> Vec<NamedTensor> {
+        assert_eq!(values.len(), self.params.len(), "values of every parameter");
+        let named = |(param, data): (&Param, &Vec<f32>)| (param.name.clone(), param.shape.clone(), data.clone());
+        self.params.iter().zip(values).map(named).collect()
+    }
+}
 
 /// A pretrained, frozen classifier, as a program over the operations of [`Executor`].
 ///
@@ -9,26 +37,11 @@ use crate::params::{Linear, Param};
 /// [`features`](Self::features) gives what an exit sees, and after the last block [`head`](Self::head) turns those features
 /// into the backbone's own logits. The caller sets the executor's width before each step.
 pub trait Backbone: Send + Sync {
-    /// Preset name, or a description of the architecture.
-    fn name(&self) -> &str;
-
-    /// Channels, height and width of a picture.
-    fn image_shape(&self) -> [usize; 3];
+    /// What every backbone has.
+    fn core(&self) -> &Core;
 
     /// Number of blocks L.
     fn depth(&self) -> usize;
-
-    /// Number of features of an exit's input.
-    fn feature_dim(&self) -> usize;
-
-    /// Number of classes.
-    fn classes(&self) -> usize;
-
-    /// Every learned tensor, at the position of its [`Param::id`].
-    fn params(&self) -> Vec<&Param>;
-
-    /// The classifier after the last block, `[B, feature_dim] → [B, classes]`.
-    fn head(&self) -> &Linear;
 
     /// Pictures `[B, C, H, W]` to what enters block 0, `[B, T, D]`.
     ///
@@ -50,6 +63,46 @@ pub trait Backbone: Send + Sync {
     /// # Errors
     /// What the executor reports.
     fn features(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError>;
+
+    /// Name, shape and values of every tensor as published checkpoints have them, where the parameters hold `values`, by id.
+    ///
+    /// A backbone whose parameters are not the checkpoint's tensors one by one undoes here what it did when they were taken.
+    ///
+    /// # Panics
+    /// When there are not as many values as parameters.
+    fn export(&self, values: &[Vec<f32>]) -> Vec<NamedTensor> {
+        self.core().export(values)
+    }
+
+    /// Preset name, or a description of the architecture.
+    fn name(&self) -> &str {
+        &self.core().name
+    }
+
+    /// Channels, height and width of a picture.
+    fn image_shape(&self) -> [usize; 3] {
+        self.core().image_shape
+    }
+
+    /// Number of features of an exit's input.
+    fn feature_dim(&self) -> usize {
+        self.head().inputs
+    }
+
+    /// Number of classes.
+    fn classes(&self) -> usize {
+        self.head().outputs
+    }
+
+    /// Every learned tensor, at the position of its [`Param::id`].
+    fn params(&self) -> &[Param] {
+        &self.core().params
+    }
+
+    /// The classifier after the last block, `[B, feature_dim] → [B, classes]`.
+    fn head(&self) -> &Linear {
+        &self.core().head
+    }
 
     /// The whole backbone at the executor's present width: pictures to logits `[B, classes]`.
     ///

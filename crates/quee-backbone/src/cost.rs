@@ -5,7 +5,10 @@ use quee_quant::Width;
 
 use crate::backbone::Backbone;
 use crate::executor::{ExecError, Executor, Value};
-use crate::params::{Attention, Linear, Norm, Param};
+use crate::params::{Attention, Linear, Norm, Param, Performer, Window};
+
+/// Bits of a 32-bit float.
+const FLOAT_BITS: u64 = 32;
 
 /// What kind of arithmetic an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub enum OpKind {
     Linear,
     /// Activations times activations.
     Product,
+    /// Products that run in 32-bit floats at every width.
+    Float,
     /// No multiply-accumulates: normalisation, softmax, GELU, additions.
     Elementwise,
 }
@@ -52,6 +57,7 @@ impl PartCost {
         let per_mac = |kind| match kind {
             OpKind::Linear => weight * act,
             OpKind::Product => act * act,
+            OpKind::Float => FLOAT_BITS * FLOAT_BITS,
             OpKind::Elementwise => 0,
         };
         self.ops.iter().map(|op| op.macs * per_mac(op.kind)).sum()
@@ -59,7 +65,15 @@ impl PartCost {
 
     /// Bytes of the weights at `width`, biases and scales not counted.
     pub fn weight_bytes(&self, width: Width) -> u64 {
-        self.ops.iter().map(|op| op.weights).sum::<u64>() * u64::from(width.weight_bits()) / 8
+        let bits = |kind| if kind == OpKind::Float { FLOAT_BITS } else { u64::from(width.weight_bits()) };
+        self.ops.iter().map(|op| op.weights * bits(op.kind)).sum::<u64>() / 8
+    }
+
+    /// Bits of the weights at `width`, averaged over multiply-accumulates; products of activations count like weights.
+    pub fn mean_weight_bits(&self, width: Width) -> f64 {
+        let float: u64 = self.ops.iter().filter(|op| op.kind == OpKind::Float).map(|op| op.macs).sum();
+        let share = float as f64 / self.macs().max(1) as f64;
+        share * FLOAT_BITS as f64 + (1.0 - share) * f64::from(width.weight_bits())
     }
 }
 
@@ -102,7 +116,7 @@ impl BackboneCost {
 
     /// Bit operations of the whole backbone in float: the reference cost 1.0.
     pub fn float_bops(&self) -> u64 {
-        self.macs() * 32 * 32
+        self.macs() * FLOAT_BITS * FLOAT_BITS
     }
 }
 
@@ -158,12 +172,34 @@ impl Executor for CostExecutor {
         Ok(Value::new(shape))
     }
 
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
+    fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError> {
         match x.get::<Shape>()?.as_slice() {
-            &[b, c, h, w] if h % patch == 0 && w % patch == 0 => {
-                Ok(Value::new(vec![b, (h / patch) * (w / patch), c * patch * patch]))
+            &[b, c, h, w] if window.places(h) * window.places(w) > 0 => {
+                Ok(Value::new(vec![b, window.places(h) * window.places(w), c * window.kernel * window.kernel]))
             }
-            other => Err(mismatch("patches", &format!("[B, C, H, W] with sides in multiples of {patch}"), other)),
+            other => Err(mismatch("unfold", &format!("[B, C, H, W] with room for {window:?}"), other)),
+        }
+    }
+
+    fn reshape(&mut self, x: &Value, sample: &[usize]) -> Result<Value, ExecError> {
+        let shape = x.get::<Shape>()?;
+        if shape.is_empty() || shape[1..].iter().product::<usize>() != sample.iter().product::<usize>() {
+            return Err(mismatch("reshape", &format!("samples that fill {sample:?}"), shape));
+        }
+        Ok(Value::new([&shape[..1], sample].concat()))
+    }
+
+    fn transpose(&mut self, x: &Value) -> Result<Value, ExecError> {
+        match x.get::<Shape>()?.as_slice() {
+            &[b, m, n] => Ok(Value::new(vec![b, n, m])),
+            other => Err(mismatch("transpose", "[B, M, N]", other)),
+        }
+    }
+
+    fn slice_features(&mut self, x: &Value, start: usize, length: usize) -> Result<Value, ExecError> {
+        match x.get::<Shape>()?.as_slice() {
+            &[b, t, d] if start + length <= d => Ok(Value::new(vec![b, t, length])),
+            other => Err(mismatch("slice_features", &format!("[B, T, {} or more]", start + length), other)),
         }
     }
 
@@ -249,14 +285,32 @@ impl Executor for CostExecutor {
         }
     }
 
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
-        match x.get::<Shape>()?.as_slice() {
-            &[b, _, d] => Ok(Value::new(vec![b, d])),
-            other => Err(mismatch("first_token", "[B, T, D]", other)),
+    fn performer(&mut self, kqv: &Value, performer: &Performer) -> Result<Value, ExecError> {
+        let Performer { site, projection } = performer;
+        let (e, m) = (projection.inputs, projection.outputs);
+        match kqv.get::<Shape>()?.as_slice() {
+            &[b, t, width] if width == 3 * e => {
+                let float = OpKind::Float;
+                self.record(&format!("{site}.features"), float, 2 * b * t * m * e, m * e, vec![b, t, 2 * m]);
+                self.record(&format!("{site}.kv"), float, b * t * m * e, 0, vec![b, m, e]);
+                self.record(&format!("{site}.norm"), float, b * t * m, 0, vec![b, t]);
+                Ok(self.record(&format!("{site}.qkv"), float, b * t * m * e, 0, vec![b, t, e]))
+            }
+            other => Err(mismatch(site, &format!("[B, T, {}]", 3 * e), other)),
         }
     }
 
-    fn mean_tokens(&mut self, x: &Value, _: usize) -> Result<Value, ExecError> {
-        self.first_token(x)
+    fn first_tokens(&mut self, x: &Value, count: usize) -> Result<Value, ExecError> {
+        match x.get::<Shape>()?.as_slice() {
+            &[b, t, d] if count <= t => Ok(Value::new(vec![b, count * d])),
+            other => Err(mismatch("first_tokens", &format!("[B, {count} or more, D]"), other)),
+        }
+    }
+
+    fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
+        match x.get::<Shape>()?.as_slice() {
+            &[b, t, d] if skip < t => Ok(Value::new(vec![b, d])),
+            other => Err(mismatch("mean_tokens", &format!("[B, more than {skip}, D]"), other)),
+        }
     }
 }

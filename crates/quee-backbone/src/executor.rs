@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quee_quant::Width;
 
-use crate::params::{Attention, Linear, Norm, Param};
+use crate::params::{Attention, Linear, Norm, Param, Performer, Window};
 
 /// A tensor that belongs to the executor which made it.
 ///
@@ -108,12 +108,30 @@ pub trait Executor {
     /// When an index is out of range or the device fails.
     fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError>;
 
-    /// Cuts pictures `[B, C, H, W]` into non-overlapping square patches: `[B, T, C·patch·patch]`, patches in reading
-    /// order, inside a patch channel by channel in reading order (the layout of a convolution's weight).
+    /// Cuts square windows out of pictures: `[B, C, H, W] → [B, T, C·k·k]`, windows in reading order, inside a window channel by
+    /// channel in reading order (the layout of a convolution's weight).
     ///
     /// # Errors
-    /// When the sides are no multiples of `patch`, or the device fails.
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError>;
+    /// When no window fits, or the device fails.
+    fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError>;
+
+    /// Gives every sample another shape (the axes after B) without moving a value.
+    ///
+    /// # Errors
+    /// When a sample has another number of values, or the device fails.
+    fn reshape(&mut self, x: &Value, sample: &[usize]) -> Result<Value, ExecError>;
+
+    /// Swaps tokens and features: `[B, M, N] → [B, N, M]`.
+    ///
+    /// # Errors
+    /// On a shape mismatch or a failing device.
+    fn transpose(&mut self, x: &Value) -> Result<Value, ExecError>;
+
+    /// The features from `start` on, `length` of them: `[B, T, D] → [B, T, length]`.
+    ///
+    /// # Errors
+    /// On a shape mismatch or a failing device.
+    fn slice_features(&mut self, x: &Value, start: usize, length: usize) -> Result<Value, ExecError>;
 
     /// `[.., in] → [.., out]`: `x · Wᵀ + b`.
     ///
@@ -175,11 +193,17 @@ pub trait Executor {
         attention: &Attention,
     ) -> Result<Value, ExecError>;
 
-    /// The first token of every sample: `[B, T, D] → [B, D]`.
+    /// Performer attention, always in 32-bit floats: keys, queries and values `[B, T, 3·E]`, in this order, to `[B, T, E]`.
     ///
     /// # Errors
     /// On a shape mismatch or a failing device.
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError>;
+    fn performer(&mut self, kqv: &Value, performer: &Performer) -> Result<Value, ExecError>;
+
+    /// The first `count` tokens of every sample, side by side: `[B, T, D] → [B, count·D]`.
+    ///
+    /// # Errors
+    /// On a shape mismatch or a failing device.
+    fn first_tokens(&mut self, x: &Value, count: usize) -> Result<Value, ExecError>;
 
     /// The mean over the tokens from `skip` on: `[B, T, D] → [B, D]`.
     ///

@@ -50,8 +50,25 @@ macro_rules! forward_plain_operations {
             self.$inner.select_samples(x, indices)
         }
 
-        fn patches(&mut self, x: &$crate::Value, patch: usize) -> Result<$crate::Value, $crate::ExecError> {
-            self.$inner.patches(x, patch)
+        fn unfold(&mut self, x: &$crate::Value, window: &$crate::Window) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.unfold(x, window)
+        }
+
+        fn reshape(&mut self, x: &$crate::Value, sample: &[usize]) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.reshape(x, sample)
+        }
+
+        fn transpose(&mut self, x: &$crate::Value) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.transpose(x)
+        }
+
+        fn slice_features(
+            &mut self,
+            x: &$crate::Value,
+            start: usize,
+            length: usize,
+        ) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.slice_features(x, start, length)
         }
 
         fn layer_norm(&mut self, x: &$crate::Value, norm: &$crate::Norm) -> Result<$crate::Value, $crate::ExecError> {
@@ -82,8 +99,16 @@ macro_rules! forward_plain_operations {
             self.$inner.softmax(x)
         }
 
-        fn first_token(&mut self, x: &$crate::Value) -> Result<$crate::Value, $crate::ExecError> {
-            self.$inner.first_token(x)
+        fn performer(
+            &mut self,
+            kqv: &$crate::Value,
+            performer: &$crate::Performer,
+        ) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.performer(kqv, performer)
+        }
+
+        fn first_tokens(&mut self, x: &$crate::Value, count: usize) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.first_tokens(x, count)
         }
 
         fn mean_tokens(&mut self, x: &$crate::Value, skip: usize) -> Result<$crate::Value, $crate::ExecError> {

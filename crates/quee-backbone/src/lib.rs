@@ -6,28 +6,35 @@
 //!
 //! - [`executor`]: the operations and the opaque [`Value`] they pass around
 //! - [`params`]: what a program's operations carry: weights, biases, names
-//! - [`backbone`]: the trait that an architecture implements
-//! - [`vit`]: the vision transformer (arXiv 2010.11929)
+//! - [`backbone`]: the program of a backbone
+//! - [`architecture`]: dimensions that make backbones; [`weights`]: where their tensors come from
+//! - [`families`]: ViT, DeiT, T2T-ViT; [`encoder`], [`positions`]: what they share
 //! - [`presets`]: architectures by their timm-style name
-//! - [`checkpoint`]: named tensors from safetensors files
+//! - [`checkpoint`]: named tensors from safetensors and PyTorch files
 //! - [`tensor_file`]: writing safetensors files
 //! - [`cost`]: an executor whose tensors are shapes; counts multiply-accumulates and bit operations
 //! - [`calibrate`]: an executor that watches what enters each quantized operation
 //! - [`quant_plan`]: which quantizer runs where
 
+pub mod architecture;
 pub mod backbone;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod cost;
+pub mod encoder;
 pub mod executor;
+pub mod families;
 mod forward;
 pub mod params;
+pub mod positions;
 pub mod presets;
 pub mod quant_plan;
 pub mod tensor_file;
-pub mod vit;
+pub mod weights;
 
-pub use backbone::Backbone;
+pub use architecture::{Architecture, Pool, Variant};
+pub use backbone::{Backbone, NamedTensor};
 pub use executor::{ExecError, Executor, Value};
-pub use params::{Attention, Linear, Norm, Param};
+pub use families::vit;
+pub use params::{Attention, Linear, Norm, Param, Performer, Window};
 pub use quant_plan::QuantPlan;

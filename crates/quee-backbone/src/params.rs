@@ -13,6 +13,8 @@ pub struct Param {
     pub shape: Vec<usize>,
     /// Values, row-major.
     pub data: Arc<[f32]>,
+    /// Whether training leaves it alone.
+    pub frozen: bool,
 }
 
 /// A linear layer; `y = x · Wᵀ + b`.
@@ -86,5 +88,48 @@ impl Attention {
             AttentionOperand::Probabilities => "softmax",
         };
         format!("{}.{suffix}", self.site)
+    }
+}
+
+/// Attention of one head in linear time by random features (Choromanski et al., arXiv 2009.14794), as T2T-ViT uses it.
+///
+/// With E features and m directions w, the rows of `projection`: `φ(x) = exp(w·x − |x|²/2) / √m`, and a query q gets
+/// `Σ φ(q)·φ(k) v / (Σ φ(q)·φ(k) + ε)`, sums over all keys k and their values v.
+#[derive(Clone, Debug)]
+pub struct Performer {
+    /// Name of the place in the program.
+    pub site: String,
+    /// The random directions `[m, E]`, without a bias.
+    pub projection: Linear,
+}
+
+impl Performer {
+    /// ε: keeps the division possible.
+    pub const EPS: f32 = 1e-8;
+}
+
+/// Square windows that are moved over a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Side of a window, in pixels.
+    pub kernel: usize,
+    /// Pixels from one window to the next, in both directions.
+    pub stride: usize,
+    /// Zeros around the picture, on each side.
+    pub padding: usize,
+}
+
+impl Window {
+    /// Windows side by side.
+    pub fn patch(side: usize) -> Self {
+        Self { kernel: side, stride: side, padding: 0 }
+    }
+
+    /// Windows along a side of `pixels`; none where not even one fits.
+    pub fn places(&self, pixels: usize) -> usize {
+        match (pixels + 2 * self.padding).checked_sub(self.kernel) {
+            Some(room) if self.stride > 0 && self.kernel > 0 => room / self.stride + 1,
+            _ => 0,
+        }
     }
 }

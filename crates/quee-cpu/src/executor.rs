@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, QuantPlan, Value};
+use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
 use quee_quant::Width;
 
 use crate::attention::{HeadScratch, OperandNotFinite, Sample};
 use crate::checks::{attention_shape, check_norm, mismatch, not_finite, three};
-use crate::engine::CpuEngine;
+use crate::engine::{CpuEngine, PackedLinear};
 use crate::gelu::gelu;
 use crate::isa::{Cpu, Isa};
 use crate::linear::{After, BLOCK, LinearCall, LinearScratch, add};
 use crate::norm::layer_norm;
-use crate::patches::cut_patches;
+use crate::performer::PerformerScratch;
 use crate::quantize::{NotFinite, RowRule};
 use crate::softmax::softmax;
 use crate::tensor::{Pool, Tensor};
+use crate::unfold::unfold;
 
 /// Runs a backbone's program on one thread: integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
 ///
@@ -27,6 +28,7 @@ pub struct CpuExecutor {
     pool: Arc<Pool>,
     linear: LinearScratch,
     head: HeadScratch,
+    performer: PerformerScratch,
     scores: Vec<f32>,
 }
 
@@ -45,6 +47,7 @@ impl CpuExecutor {
             pool: Arc::default(),
             linear: LinearScratch::default(),
             head: HeadScratch::new(engine.cpu()),
+            performer: PerformerScratch::new(engine.cpu()),
             scores: Vec::new(),
             engine,
         }
@@ -142,6 +145,18 @@ impl CpuExecutor {
     }
 }
 
+/// `[m, n]` to `[n, m]`, in squares that stay in cache.
+fn transpose(from: &[f32], m: usize, n: usize, to: &mut [f32]) {
+    const SIDE: usize = 16;
+    for (i0, j0) in (0..m).step_by(SIDE).flat_map(|i| (0..n).step_by(SIDE).map(move |j| (i, j))) {
+        for j in j0..n.min(j0 + SIDE) {
+            for i in i0..m.min(i0 + SIDE) {
+                to[j * m + i] = from[i * n + j];
+            }
+        }
+    }
+}
+
 /// What follows a linear layer.
 enum Afterwards<'a> {
     Nothing,
@@ -193,15 +208,52 @@ impl Executor for CpuExecutor {
         Ok(Value::new(out))
     }
 
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
+    fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError> {
         let x: &Tensor = x.get()?;
-        let expected = format!("[B, C, H, W] with H and W multiples of {patch}");
-        let &[b, c, h, w] = &*x.shape else { return Err(mismatch("patches", &expected, &x.shape)) };
-        if patch == 0 || h % patch != 0 || w % patch != 0 {
-            return Err(mismatch("patches", &expected, &x.shape));
+        let expected = || format!("[B, C, H, W] with room for {window:?}");
+        let &[b, c, h, w] = &*x.shape else { return Err(mismatch("unfold", &expected(), &x.shape)) };
+        let places = window.places(h) * window.places(w);
+        if places == 0 {
+            return Err(mismatch("unfold", &expected(), &x.shape));
         }
-        let mut out = self.tensor(&[b, h / patch * (w / patch), c * patch * patch]);
-        cut_patches(&x.data, [b, c, h, w], patch, out.data.as_mut());
+        let mut out = self.tensor(&[b, places, c * window.kernel * window.kernel]);
+        unfold(&x.data, [b, c, h, w], window, out.data.as_mut());
+        Ok(Value::new(out))
+    }
+
+    fn reshape(&mut self, x: &Value, sample: &[usize]) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        if x.shape.is_empty() || x.shape[1..].iter().product::<usize>() != sample.iter().product::<usize>() {
+            return Err(mismatch("reshape", &format!("samples that fill {sample:?}"), &x.shape));
+        }
+        let mut out = self.copy(x);
+        out.shape.truncate(1);
+        out.shape.extend(sample);
+        Ok(Value::new(out))
+    }
+
+    fn transpose(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [b, m, n] = three("transpose", x)?;
+        let mut out = self.tensor(&[b, n, m]);
+        if m * n > 0 {
+            for (from, to) in x.data.chunks_exact(m * n).zip(out.data.as_mut().chunks_exact_mut(m * n)) {
+                transpose(from, m, n, to);
+            }
+        }
+        Ok(Value::new(out))
+    }
+
+    fn slice_features(&mut self, x: &Value, start: usize, length: usize) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [b, t, d] = three("slice_features", x)?;
+        if start.checked_add(length).is_none_or(|end| end > d) {
+            return Err(mismatch("slice_features", &format!("{length} features from {start} on"), &x.shape));
+        }
+        let mut out = self.tensor(&[b, t, length]);
+        for (from, to) in x.data.chunks_exact(d.max(1)).zip(out.data.as_mut().chunks_exact_mut(length.max(1))) {
+            to.copy_from_slice(&from[start..start + length]);
+        }
         Ok(Value::new(out))
     }
 
@@ -323,15 +375,36 @@ impl Executor for CpuExecutor {
         Ok(Value::new(out))
     }
 
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [b, t, d] = three("first_token", x)?;
-        if t == 0 {
-            return Err(mismatch("first_token", "at least one token", &x.shape));
+    fn performer(&mut self, kqv: &Value, performer: &Performer) -> Result<Value, ExecError> {
+        let kqv: &Tensor = kqv.get()?;
+        let (e, m) = (performer.projection.inputs, performer.projection.outputs);
+        let [b, t, width] = three(&performer.site, kqv)?;
+        if width != 3 * e || m * e == 0 {
+            return Err(mismatch(&performer.site, &format!("[B, T, {}]", 3 * e), &kqv.shape));
         }
-        let mut out = self.tensor(&[b, d]);
-        for (i, to) in out.data.as_mut().chunks_exact_mut(d.max(1)).enumerate() {
-            to.copy_from_slice(&x.data[i * t * d..][..d]);
+        let mut out = self.tensor(&[b, t, e]);
+        let (engine, scratch) = (&self.engine, &mut self.performer);
+        engine.with_weight(&performer.projection, Width::FLOAT, |directions| {
+            let PackedLinear::Float(directions) = directions else { unreachable!("packed at float width") };
+            let samples =
+                kqv.data.chunks_exact((t * width).max(1)).zip(out.data.as_mut().chunks_exact_mut((t * e).max(1)));
+            for (kqv, out) in samples {
+                scratch.run(engine.cpu(), kqv, directions, Performer::EPS, out, e);
+            }
+            Ok(())
+        })?;
+        Ok(Value::new(out))
+    }
+
+    fn first_tokens(&mut self, x: &Value, count: usize) -> Result<Value, ExecError> {
+        let x: &Tensor = x.get()?;
+        let [b, t, d] = three("first_tokens", x)?;
+        if t < count {
+            return Err(mismatch("first_tokens", &format!("at least {count} tokens"), &x.shape));
+        }
+        let mut out = self.tensor(&[b, count * d]);
+        for (i, to) in out.data.as_mut().chunks_exact_mut((count * d).max(1)).enumerate() {
+            to.copy_from_slice(&x.data[i * t * d..][..count * d]);
         }
         Ok(Value::new(out))
     }

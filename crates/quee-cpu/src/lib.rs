@@ -7,7 +7,8 @@
 //! At integer widths the result is the same, bit for bit, on every instruction set, in every batch, and through fused or
 //! separate operations. Floating-point steps (normalisation, softmax, GELU, scales) are plain Rust without fused
 //! multiply-add, compiled once per instruction set. In float width the matrix product uses fused multiply-add where there is one,
-//! so instruction sets differ in the last bits there; batches and fusion still do not.
+//! so instruction sets differ in the last bits there; batches and fusion still do not. Performer attention, which T2T-ViT has in
+//! its stem, is in floats at every width, so instruction sets differ there too.
 
 mod attention;
 mod checks;
@@ -20,10 +21,11 @@ mod lanes;
 mod linear;
 mod math;
 mod norm;
-mod patches;
+mod performer;
 mod quantize;
 mod softmax;
 mod tensor;
+mod unfold;
 
 pub use engine::CpuEngine;
 pub use executor::CpuExecutor;

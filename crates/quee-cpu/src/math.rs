@@ -28,7 +28,19 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 /// `e^x` for x ≤ 0, relative error below 2e-7; below −87 the result is e^−87 ≈ 1.6e-38. NaN gives NaN.
 #[inline(always)]
 pub(crate) fn exp_not_positive(x: f32) -> f32 {
-    let x = if x < -87.0 { -87.0 } else { x };
+    exp_in_range(if x < -87.0 { -87.0 } else { x })
+}
+
+/// `e^x`, relative error below 2e-7; below −87 the result is e^−87 ≈ 1.6e-38, above 88 infinity. NaN gives NaN.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    let power = exp_in_range(x.clamp(-87.0, 88.0));
+    if x > 88.0 { f32::INFINITY } else { power }
+}
+
+/// `e^x` for −87 ≤ x ≤ 88.
+#[inline(always)]
+fn exp_in_range(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let rest = (x - n * LN2_HIGH) - n * LN2_LOW;
@@ -84,7 +96,13 @@ pub(crate) mod tests {
             let want = f64::from(x).exp();
             assert!((f64::from(exp_not_positive(x)) / want - 1.0).abs() < 2e-7, "exp({x})");
         }
+        for i in 0..=880_000 {
+            let x = i as f32 * 1e-4;
+            assert!((f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs() < 2e-7, "exp({x})");
+        }
         assert_eq!(exp_not_positive(0.0), 1.0);
+        assert_eq!((exp(0.0), exp(f32::INFINITY)), (1.0, f32::INFINITY));
+        assert!(exp(f32::NAN).is_nan() && exp(-1e9) < 2e-38);
         assert!(exp_not_positive(f32::NEG_INFINITY) < 2e-38);
         assert!(exp_not_positive(f32::NAN).is_nan());
     }

@@ -4,15 +4,15 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Small, numbers, pictures, plans, record, vit, widths};
+use common::{Small, numbers, pictures, plans, record, t2t, vit, widths};
 use proptest::prelude::*;
 use quee_backbone::vit::Pool;
-use quee_backbone::{Backbone, ExecError, Executor, Linear, Param, QuantPlan, Value};
+use quee_backbone::{ExecError, Executor, Linear, Param, QuantPlan, Value, Window};
 use quee_cpu::{CpuEngine, CpuExecutor, Isa};
 use quee_quant::{ActQuantizer, QuantWeight, WeightQuantizer, Width, quantize_row_dynamic, reference};
 
 fn param(id: usize, shape: &[usize], data: Vec<f32>) -> Param {
-    Param { id, name: format!("param {id}"), shape: shape.to_vec(), data: data.into() }
+    Param { id, name: format!("param {id}"), shape: shape.to_vec(), data: data.into(), frozen: false }
 }
 
 fn dynamic() -> Arc<QuantPlan> {
@@ -22,17 +22,17 @@ fn dynamic() -> Arc<QuantPlan> {
 #[test]
 fn integer_runs_equal_the_scalar_reference_on_every_instruction_set() {
     for backbone in [vit(Pool::ClassToken, true), vit(Pool::Mean, false)] {
-        for plan in plans(&backbone) {
+        for plan in plans(&*backbone) {
             let mut slow = Small::new(CpuExecutor::new(plan.clone(), Isa::Portable), Some(plan.clone()));
             let mut fast: Vec<_> =
                 Isa::available().into_iter().map(|isa| CpuExecutor::new(plan.clone(), isa)).collect();
             for width in widths() {
                 slow.set_width(width).unwrap();
-                let want = record(&backbone, &mut slow, &pictures(2)).unwrap();
+                let want = record(&*backbone, &mut slow, &pictures(&*backbone, 2)).unwrap();
                 assert!(want.iter().flatten().all(|x| x.is_finite()));
                 for cpu in &mut fast {
                     cpu.set_width(width).unwrap();
-                    let got = record(&backbone, cpu, &pictures(2)).unwrap();
+                    let got = record(&*backbone, cpu, &pictures(&*backbone, 2)).unwrap();
                     assert!(got == want, "{} at {width}, {:?}", cpu.name(), plan.activations);
                 }
             }
@@ -41,17 +41,41 @@ fn integer_runs_equal_the_scalar_reference_on_every_instruction_set() {
 }
 
 #[test]
+fn integer_layers_around_a_performer_equal_the_scalar_reference() {
+    // The performer's own products are floats, so the reference runs them on the same instruction set.
+    let backbone = t2t();
+    for (plan, isa) in
+        plans(&*backbone).into_iter().flat_map(|p| Isa::available().into_iter().map(move |i| (p.clone(), i)))
+    {
+        let mut slow = Small::new(CpuExecutor::new(plan.clone(), isa), Some(plan.clone()));
+        let mut fast = CpuExecutor::new(plan, isa);
+        for width in widths() {
+            slow.set_width(width).unwrap();
+            fast.set_width(width).unwrap();
+            let want = record(&*backbone, &mut slow, &pictures(&*backbone, 2)).unwrap();
+            assert!(want.iter().flatten().all(|x| x.is_finite()));
+            let got = record(&*backbone, &mut fast, &pictures(&*backbone, 2)).unwrap();
+            assert!(got == want, "{isa} at {width}");
+        }
+    }
+}
+
+#[test]
 fn fused_and_separate_operations_give_the_same_bits() {
-    let backbone = vit(Pool::ClassToken, true);
-    for plan in plans(&backbone) {
-        for isa in Isa::available() {
-            let engine = CpuEngine::new(plan.clone(), isa);
-            for width in widths().into_iter().chain([Width::FLOAT]) {
-                let (mut fused, mut small) = (engine.executor(), Small::new(engine.executor(), None));
-                fused.set_width(width).unwrap();
-                small.set_width(width).unwrap();
-                let want = record(&backbone, &mut small, &pictures(2)).unwrap();
-                assert!(record(&backbone, &mut fused, &pictures(2)).unwrap() == want, "{isa} at {width}");
+    for backbone in [vit(Pool::ClassToken, true), t2t()] {
+        for plan in plans(&*backbone) {
+            for isa in Isa::available() {
+                let engine = CpuEngine::new(plan.clone(), isa);
+                for width in widths().into_iter().chain([Width::FLOAT]) {
+                    let (mut fused, mut small) = (engine.executor(), Small::new(engine.executor(), None));
+                    fused.set_width(width).unwrap();
+                    small.set_width(width).unwrap();
+                    let want = record(&*backbone, &mut small, &pictures(&*backbone, 2)).unwrap();
+                    assert!(
+                        record(&*backbone, &mut fused, &pictures(&*backbone, 2)).unwrap() == want,
+                        "{isa} at {width}"
+                    );
+                }
             }
         }
     }
@@ -59,20 +83,21 @@ fn fused_and_separate_operations_give_the_same_bits() {
 
 #[test]
 fn a_picture_gives_the_same_bits_alone_and_in_a_batch() {
-    let backbone = vit(Pool::Mean, true);
-    let size = 3 * 24 * 24;
-    for plan in plans(&backbone) {
-        for isa in Isa::available() {
-            let mut cpu = CpuExecutor::new(plan.clone(), isa);
-            for width in widths().into_iter().chain([Width::FLOAT]) {
-                cpu.set_width(width).unwrap();
-                let batch = pictures(5);
-                let together = record(&backbone, &mut cpu, &batch).unwrap();
-                for (index, picture) in batch.chunks(size).enumerate() {
-                    let alone = record(&backbone, &mut cpu, picture).unwrap();
-                    for (alone, together) in alone.iter().zip(&together) {
-                        let part = &together[index * alone.len()..(index + 1) * alone.len()];
-                        assert!(alone == part, "picture {index}, {isa} at {width}");
+    for backbone in [vit(Pool::Mean, true), t2t()] {
+        let size = backbone.image_shape().iter().product();
+        for plan in plans(&*backbone) {
+            for isa in Isa::available() {
+                let mut cpu = CpuExecutor::new(plan.clone(), isa);
+                for width in widths().into_iter().chain([Width::FLOAT]) {
+                    cpu.set_width(width).unwrap();
+                    let batch = pictures(&*backbone, 5);
+                    let together = record(&*backbone, &mut cpu, &batch).unwrap();
+                    for (index, picture) in batch.chunks(size).enumerate() {
+                        let alone = record(&*backbone, &mut cpu, picture).unwrap();
+                        for (alone, together) in alone.iter().zip(&together) {
+                            let part = &together[index * alone.len()..(index + 1) * alone.len()];
+                            assert!(alone == part, "picture {index}, {isa} at {width}");
+                        }
                     }
                 }
             }
@@ -129,7 +154,7 @@ fn threads_that_share_packed_weights_agree() {
     let run = || {
         let mut cpu = engine.executor();
         cpu.set_width("w4a6".parse().unwrap()).unwrap();
-        record(&backbone, &mut cpu, &pictures(2)).unwrap()
+        record(&*backbone, &mut cpu, &pictures(&*backbone, 2)).unwrap()
     };
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
@@ -141,13 +166,13 @@ fn threads_that_share_packed_weights_agree() {
 #[test]
 fn values_that_are_not_finite_are_named_by_the_place_where_they_are_quantized() {
     let backbone = vit(Pool::ClassToken, true);
-    for plan in plans(&backbone) {
+    for plan in plans(&*backbone) {
         let mut cpu = CpuExecutor::new(plan, Isa::best());
         cpu.set_width("w8a8".parse().unwrap()).unwrap();
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut images = pictures(2);
+            let mut images = pictures(&*backbone, 2);
             images[1000] = bad;
-            let error = record(&backbone, &mut cpu, &images).unwrap_err();
+            let error = record(&*backbone, &mut cpu, &images).unwrap_err();
             assert_eq!(error, ExecError::NotFinite { site: "patch_embed.proj".into() });
         }
         let block = backbone_attention();
@@ -177,7 +202,16 @@ fn misuse_is_reported() {
     assert!(error.to_string().contains("head") && error.to_string().contains("[2, 3, 19]"), "{error}");
     assert!(matches!(cpu.attention(&x, &backbone_attention()), Err(ExecError::Shape { .. })));
     assert!(matches!(cpu.select_samples(&x, &[2]), Err(ExecError::Shape { .. })));
-    assert!(matches!(cpu.patches(&x, 2), Err(ExecError::Shape { .. })));
+    assert!(matches!(cpu.unfold(&x, &Window::patch(2)), Err(ExecError::Shape { .. })));
+    let picture = cpu.input(&[1, 1, 3, 3], &[0.0; 9]).unwrap();
+    for window in [Window::patch(4), Window::patch(0), Window { kernel: 2, stride: 0, padding: 1 }] {
+        assert!(matches!(cpu.unfold(&picture, &window), Err(ExecError::Shape { .. })), "{window:?}");
+    }
+    assert!(matches!(cpu.reshape(&x, &[3, 18]), Err(ExecError::Shape { .. })));
+    assert!(matches!(cpu.transpose(&picture), Err(ExecError::Shape { .. })));
+    assert!(matches!(cpu.slice_features(&x, 18, 2), Err(ExecError::Shape { .. })));
+    assert!(matches!(cpu.slice_features(&x, usize::MAX, 2), Err(ExecError::Shape { .. })));
+    assert!(matches!(cpu.first_tokens(&x, 4), Err(ExecError::Shape { .. })));
     let flat = cpu.input(&[6, 19], &[0.0; 114]).unwrap();
     assert!(matches!(cpu.add(&x, &flat), Err(ExecError::Shape { .. })));
 
@@ -202,13 +236,36 @@ fn misuse_is_reported() {
 }
 
 #[test]
+fn values_are_moved_as_the_operations_say() {
+    let mut cpu = CpuExecutor::new(dynamic(), Isa::best());
+    let data: Vec<f32> = (0..2 * 20 * 19).map(|i| i as f32).collect();
+    let x = cpu.input(&[2, 20, 19], &data).unwrap();
+    let turned = cpu.transpose(&x).unwrap();
+    assert_eq!(cpu.shape(&turned).unwrap(), [2, 19, 20]);
+    let turned = cpu.read(&turned).unwrap();
+    for (i, &value) in turned.iter().enumerate() {
+        let (b, n, m) = (i / 380, i / 20 % 19, i % 20);
+        assert_eq!(value, data[(b * 20 + m) * 19 + n]);
+    }
+    let shaped = cpu.reshape(&x, &[4, 5, 19]).unwrap();
+    assert_eq!((cpu.shape(&shaped).unwrap(), cpu.read(&shaped).unwrap()), (vec![2, 4, 5, 19], data.clone()));
+    let sliced = cpu.slice_features(&x, 17, 2).unwrap();
+    assert_eq!(
+        (cpu.shape(&sliced).unwrap(), cpu.read(&sliced).unwrap()[2..4].to_vec()),
+        (vec![2, 20, 2], vec![36.0, 37.0])
+    );
+    let first = cpu.first_tokens(&x, 2).unwrap();
+    assert_eq!(cpu.read(&first).unwrap(), [&data[..38], &data[380..418]].concat());
+}
+
+#[test]
 fn samples_can_be_picked_and_no_sample_is_no_error() {
     let backbone = vit(Pool::ClassToken, true);
     for isa in Isa::available() {
         let mut cpu = CpuExecutor::new(dynamic(), isa);
         for width in ["w4a4".parse().unwrap(), Width::FLOAT] {
             cpu.set_width(width).unwrap();
-            let images = cpu.input(&[3, 3, 24, 24], &pictures(3)).unwrap();
+            let images = cpu.input(&[3, 3, 24, 24], &pictures(&*backbone, 3)).unwrap();
             let all = backbone.forward(&mut cpu, &images).unwrap();
             let all = cpu.read(&all).unwrap();
             let two = cpu.select_samples(&images, &[2, 0]).unwrap();

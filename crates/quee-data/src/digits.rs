@@ -17,7 +17,7 @@
 //! | 24 | u32 | largest pixel value, 1 to 255 |
 //! | 28 | | per picture: label (1 byte), then H·W pixels (1 byte each), row by row |
 
-use crate::{DataError, Dataset};
+use crate::{DataError, Dataset, Pixels};
 
 const MAGIC: &[u8; 8] = b"QUEEDIG1";
 const HEAD: usize = 28;
@@ -97,11 +97,7 @@ impl Dataset {
             name: "digits".into(),
             classes,
             class_names: (0..classes).map(|class| class.to_string()).collect(),
-            channels: 1,
-            height,
-            width,
-            max,
-            pixels,
+            pixels: Pixels::Memory { shape: [1, height, width], max, values: pixels },
             labels,
             official_test: None,
         })
@@ -123,6 +119,13 @@ mod tests {
         bytes
     }
 
+    /// Shape, largest value and the bytes of one picture.
+    fn stored(data: &Dataset, index: usize) -> ([usize; 3], u8, &[u8]) {
+        let Pixels::Memory { shape, max, values } = &data.pixels else { panic!("digits are in memory") };
+        let size: usize = shape.iter().product();
+        (*shape, *max, &values[index * size..(index + 1) * size])
+    }
+
     fn refusal(bytes: &[u8]) -> (DataError, String) {
         let error = Dataset::parse_digits(bytes, "my.bin").unwrap_err();
         let message = error.to_string();
@@ -136,9 +139,11 @@ mod tests {
         assert!(include_str!("../../../assets/digits/README.md").contains(&sum), "sha256 {sum}");
 
         let data = Dataset::digits().unwrap();
-        assert_eq!((data.len(), data.classes, data.shape(), data.max), (1797, 10, [1, 8, 8], 16));
+        assert_eq!((data.len(), data.classes), (1797, 10));
+        let (shape, max, first) = stored(&data, 0);
+        assert_eq!((shape, max), ([1, 8, 8], 16));
         assert_eq!(data.labels[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
-        assert_eq!(data.picture(0)[..8], [0, 0, 5, 13, 9, 1, 0, 0]);
+        assert_eq!(first[..8], [0, 0, 5, 13, 9, 1, 0, 0]);
         let mut counts = [0; 10];
         data.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
@@ -147,9 +152,9 @@ mod tests {
     #[test]
     fn a_file_of_the_format_is_read() {
         let data = Dataset::parse_digits(&small_file(), "my.bin").unwrap();
-        assert_eq!((data.shape(), data.classes, data.max), ([1, 2, 3], 4, 16));
+        assert_eq!(data.classes, 4);
         assert_eq!(data.labels, [3, 0]);
-        assert_eq!(data.picture(1), [16, 15, 14, 13, 12, 11]);
+        assert_eq!(stored(&data, 1), ([1, 2, 3], 16, [16, 15, 14, 13, 12, 11].as_slice()));
         assert_eq!(data.class_names, ["0", "1", "2", "3"]);
     }
 

@@ -139,20 +139,73 @@ pub enum DataError {
         /// What the decoder says.
         source: image::ImageError,
     },
-    /// Pictures with a number of channels that picture files don't have.
-    #[error(
-        "pictures of {channels} channels cannot be read from or written to files; hint: 1 (grey) and 3 (colour) can"
-    )]
+    /// A JPEG file that ends before its end-of-image marker.
+    #[error("{}: byte {bytes}: the picture is cut off; hint: get the file again, or take it out of the folder", path.display())]
+    CutOffPicture {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Pictures with a number of channels that is neither 1 nor 3.
+    #[error("pictures of {channels} channels are not supported; hint: 1 (grey) and 3 (colour) are")]
     Channels {
         /// The number asked for.
         channels: usize,
     },
-    /// A range of the augmentation that is negative or not a number.
-    #[error("augment.{field} is {value}; hint: write 0 or a positive number")]
+    /// A setting of the augmentation out of its range.
+    #[error("augment.{field} is {value}; hint: write {allowed}")]
     Augment {
         /// The setting.
         field: &'static str,
         /// Its value.
         value: f32,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A data set that comes with no program and was not found.
+    #[error(
+        "data set `{name}`: no {wanted} in {}; hint: name its folder, or one that holds it as `{name}`, with --data or QUEE_DATA",
+        places.join(", ")
+    )]
+    NotFound {
+        /// The data set.
+        name: String,
+        /// What was looked for.
+        wanted: String,
+        /// Where.
+        places: Vec<String>,
+    },
+    /// A MATLAB file that cannot be used.
+    #[error("{}: {source}; hint: the file is damaged or of another format, get it again", path.display())]
+    Matlab {
+        /// The file.
+        path: PathBuf,
+        /// Place and reason.
+        source: crate::mat5::MatError,
+    },
+    /// A list of class names of the wrong length.
+    #[error("{}: {found} names for {classes} classes; hint: one name per line, get the file again", path.display())]
+    ClassNames {
+        /// The file.
+        path: PathBuf,
+        /// Names in it.
+        found: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A folder of a class that holds no picture.
+    #[error("{}: the class folder holds no PNG or JPEG file; hint: put pictures there, or remove the folder", path.display())]
+    EmptyClass {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder that is not arranged as one folder per class.
+    #[error("{}: {reason}; hint: one folder per class with its pictures, alone or below train/ and val/", path.display())]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
 }

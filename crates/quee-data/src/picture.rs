@@ -1,70 +1,98 @@
 //! Picture files in and out.
 
-use std::{io, path::Path};
+use std::io::{self, Cursor, Read};
+use std::path::Path;
 
 use image::{
-    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Pixel,
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader,
     error::{LimitError, LimitErrorKind},
-    imageops::FilterType,
 };
 
-use crate::{DataError, Dataset};
+use crate::{DataError, Dataset, jpeg};
 
-/// Pixels that a picture file may hold; the conversion to floats takes 16 bytes for each.
+/// Pixels that a picture file may hold; the conversion to floats may take 28 bytes for each.
 const MAX_PIXELS: u64 = 64 << 20;
+/// Bytes that a picture file may have.
+const MAX_BYTES: u64 = 512 << 20;
 
-/// Reads a PNG or JPEG file for a backbone that takes `shape` `[C, H, W]` with C = 1 or 3; the result is on the 0–1
-/// scale.
-///
-/// The picture is turned as its EXIF orientation says, transparent parts become black, and colours become luma
-/// (Rec. 709 weights) where C = 1. A picture of another size is stretched to H×W with a triangle filter as wide as the
-/// reduction, so that fine detail is averaged instead of skipped. Digits are light on dark, as in the data set.
-///
-/// # Errors
-/// When the file is missing, neither PNG nor JPEG, damaged, or larger than 64 Mi pixels; or C is neither 1 nor 3.
-pub fn read_picture(path: &Path, shape: [usize; 3]) -> Result<Vec<f32>, DataError> {
-    let [channels, height, width] = shape;
-    if !matches!(channels, 1 | 3) {
-        return Err(DataError::Channels { channels });
-    }
-    let read = |source| DataError::Read { path: path.into(), source };
-    let file = io::BufReader::new(std::fs::File::open(path).map_err(read)?);
-    let reader = ImageReader::new(file).with_guessed_format().map_err(read)?;
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
-        return Err(DataError::UnsupportedPicture { path: path.into() });
-    }
-    let picture =
-        decode(reader, MAX_PIXELS).map_err(|source| DataError::UnreadablePicture { path: path.into(), source })?;
-
-    let mut pixels = picture.to_rgba32f();
-    for pixel in pixels.pixels_mut() {
-        let [red, green, blue, alpha] = pixel.0;
-        pixel.0 = [red * alpha, green * alpha, blue * alpha, 1.0];
-    }
-    let opaque = DynamicImage::ImageRgba32F(pixels);
-    Ok(match channels {
-        1 => planes(&opaque.to_luma32f(), height, width),
-        _ => planes(&opaque.to_rgb32f(), height, width),
-    })
+/// A picture on the 0–1 scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// Shape `[C, H, W]`; C is 1 (grey) or 3 (red, green, blue).
+    pub shape: [usize; 3],
+    /// Values `[C, H, W]`.
+    pub values: Vec<f32>,
 }
 
-/// Writes one picture of a data set as an 8-bit PNG file, largest pixel value as 255.
+impl Picture {
+    /// The picture with `channels` channels: grey is copied into three, colours become luma (Rec. 709 weights).
+    ///
+    /// # Errors
+    /// When another conversion would be needed.
+    pub fn with_channels(self, channels: usize) -> Result<Self, DataError> {
+        let [own, height, width] = self.shape;
+        let values = match (own, channels) {
+            (own, wanted) if own == wanted => return Ok(self),
+            (1, 3) => self.values.repeat(3),
+            (3, 1) => {
+                let (red, rest) = self.values.split_at(height * width);
+                let (green, blue) = rest.split_at(height * width);
+                let luma = |((r, g), b): ((&f32, &f32), &f32)| 0.2126 * r + 0.7152 * g + 0.0722 * b;
+                red.iter().zip(green).zip(blue).map(luma).collect()
+            }
+            (1 | 3, wanted) => return Err(DataError::Channels { channels: wanted }),
+            (own, _) => return Err(DataError::Channels { channels: own }),
+        };
+        Ok(Self { shape: [channels, height, width], values })
+    }
+}
+
+/// Reads a PNG or JPEG file in its own size, with one channel where it is grey and three otherwise.
+///
+/// The format is read from the content, not from the name. The picture is turned as its EXIF orientation says,
+/// transparent parts become black, and the four inks of CMYK files become red, green and blue. Digits are light on dark,
+/// as in the data set.
 ///
 /// # Errors
-/// When the file cannot be written, or the pictures have neither 1 nor 3 channels.
+/// When the file is missing, neither PNG nor JPEG, damaged, cut off, or larger than 64 Mi pixels or 512 MiB.
+pub fn read_picture(path: &Path) -> Result<Picture, DataError> {
+    let read = |source| DataError::Read { path: path.into(), source };
+    let unreadable = |source| DataError::UnreadablePicture { path: path.into(), source };
+    let file = std::fs::File::open(path).map_err(read)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(unreadable(too_large()));
+    }
+    let reader = ImageReader::new(Cursor::new(bytes.as_slice())).with_guessed_format().map_err(read)?;
+    match reader.format() {
+        // The decoder fills what is missing with grey, and says nothing.
+        Some(ImageFormat::Jpeg) if !jpeg::is_complete(&bytes) => {
+            return Err(DataError::CutOffPicture { path: path.into(), bytes: bytes.len() });
+        }
+        Some(ImageFormat::Png | ImageFormat::Jpeg) => {}
+        _ => return Err(DataError::UnsupportedPicture { path: path.into() }),
+    }
+    let picture = decode(reader, MAX_PIXELS).map_err(unreadable)?;
+    if picture.width() == 0 || picture.height() == 0 {
+        return Err(DataError::UnsupportedPicture { path: path.into() });
+    }
+    Ok(floats(picture))
+}
+
+/// Writes one picture of a data set as an 8-bit PNG file, 1.0 as 255.
+///
+/// # Errors
+/// When the file cannot be written, or the picture cannot be read.
 ///
 /// # Panics
 /// When `index` is not below the number of pictures.
 pub fn write_picture(data: &Dataset, index: usize, path: &Path) -> Result<(), DataError> {
-    let [channels, height, width] = data.shape();
-    let planes = data.picture(index);
-    let max = u32::from(data.max);
-    let mut bytes = Vec::with_capacity(planes.len());
+    let Picture { shape: [channels, height, width], values } = data.picture(index)?;
+    let mut bytes = Vec::with_capacity(values.len());
     for place in 0..height * width {
-        for channel in 0..channels {
-            let value = u32::from(planes[channel * height * width + place]);
-            bytes.push(((value * 255 + max / 2) / max).min(255) as u8);
-        }
+        // The cast cuts to the range of bytes.
+        bytes.extend((0..channels).map(|channel| (values[channel * height * width + place] * 255.0).round() as u8));
     }
     let color = match channels {
         1 => image::ColorType::L8,
@@ -75,11 +103,15 @@ pub fn write_picture(data: &Dataset, index: usize, path: &Path) -> Result<(), Da
         .map_err(|source| DataError::Write { path: path.into(), source })
 }
 
+fn too_large() -> ImageError {
+    ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError))
+}
+
 fn decode<R: io::BufRead + io::Seek>(reader: ImageReader<R>, max_pixels: u64) -> Result<DynamicImage, ImageError> {
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
+        return Err(too_large());
     }
     let orientation = decoder.orientation()?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
@@ -87,28 +119,31 @@ fn decode<R: io::BufRead + io::Seek>(reader: ImageReader<R>, max_pixels: u64) ->
     Ok(picture)
 }
 
-/// Interleaved pixels, resized where needed, as `[C, H, W]`.
-fn planes<P: Pixel<Subpixel = f32> + 'static>(
-    pixels: &ImageBuffer<P, Vec<f32>>,
-    height: usize,
-    width: usize,
-) -> Vec<f32> {
-    let resized;
-    let pixels = if pixels.dimensions() == (width as u32, height as u32) {
-        pixels
-    } else {
-        resized = image::imageops::resize(pixels, width as u32, height as u32, FilterType::Triangle);
-        &resized
+/// Values of a decoded picture, transparent parts black.
+fn floats(picture: DynamicImage) -> Picture {
+    let (height, width) = (picture.height() as usize, picture.width() as usize);
+    let bytes = |channels: usize, pixels: &[u8]| {
+        let plane = |channel| pixels[channel..].iter().step_by(channels).map(|&value| f32::from(value) / 255.0);
+        Picture { shape: [channels, height, width], values: (0..channels).flat_map(plane).collect() }
     };
-    let channels = usize::from(P::CHANNEL_COUNT);
-    (0..channels).flat_map(|channel| pixels.as_raw().iter().skip(channel).step_by(channels).copied()).collect()
+    match picture {
+        DynamicImage::ImageLuma8(pixels) => bytes(1, pixels.as_raw()),
+        DynamicImage::ImageRgb8(pixels) => bytes(3, pixels.as_raw()),
+        other => {
+            let channels = if other.color().has_color() { 3 } else { 1 };
+            let pixels = other.into_rgba32f();
+            let plane = |channel: usize| pixels.pixels().map(move |pixel| pixel.0[channel] * pixel.0[3]);
+            Picture { shape: [channels, height, width], values: (0..channels).flat_map(plane).collect() }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use image::{Luma, Rgb, Rgba, RgbaImage};
+    use image::{Luma, Rgba, RgbaImage};
 
     use super::*;
+    use crate::Pixels;
 
     fn close(got: &[f32], expected: &[f32], tolerance: f32) {
         assert_eq!(got.len(), expected.len());
@@ -125,7 +160,9 @@ mod tests {
         for index in [0, 1796] {
             write_picture(&data, index, &file).unwrap();
             // Half a step of 8 bits, and rounding.
-            close(&read_picture(&file, [1, 8, 8]).unwrap(), &data.unit_images(&[index]), 0.5 / 255.0 + 1e-6);
+            let read = read_picture(&file).unwrap();
+            assert_eq!(read.shape, [1, 8, 8]);
+            close(&read.values, &data.picture(index).unwrap().values, 0.5 / 255.0 + 1e-6);
         }
     }
 
@@ -137,40 +174,15 @@ mod tests {
             name: "colour".into(),
             classes: 2,
             class_names: vec!["a".into(), "b".into()],
-            channels: 3,
-            height: 2,
-            width: 2,
-            max: 255,
-            pixels: (0..12).map(|n| n * 20).collect(),
+            pixels: Pixels::Memory { shape: [3, 2, 2], max: 255, values: (0..12).map(|n| n * 20).collect() },
             labels: vec![0],
             official_test: None,
         };
         write_picture(&data, 0, &file).unwrap();
-        close(&read_picture(&file, [3, 2, 2]).unwrap(), &data.unit_images(&[0]), 1e-6);
-        let grey = read_picture(&file, [1, 2, 2]).unwrap();
+        assert_eq!(read_picture(&file).unwrap(), data.picture(0).unwrap());
+        let grey = read_picture(&file).unwrap().with_channels(1).unwrap().values;
         let luma = (0.2126 * 0.0 + 0.7152 * 80.0 + 0.0722 * 160.0) / 255.0;
         assert!((grey[0] - luma).abs() < 1e-4, "{} is not the luma {luma}", grey[0]);
-    }
-
-    #[test]
-    fn reducing_averages_instead_of_skipping() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("board.png");
-        image::GrayImage::from_fn(64, 64, |x, y| Luma([if (x + y) % 2 == 0 { 255 } else { 0 }])).save(&file).unwrap();
-        // A chessboard of single pixels is grey from afar; away from the border the filter sees whole periods.
-        let out = read_picture(&file, [1, 8, 8]).unwrap();
-        close(&out, &[0.5; 64], 0.02);
-    }
-
-    #[test]
-    fn jpeg_is_read_and_stretched() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("half.jpg");
-        image::RgbImage::from_fn(64, 32, |x, _| Rgb(if x < 32 { [0, 0, 0] } else { [255, 0, 0] })).save(&file).unwrap();
-        let out = read_picture(&file, [3, 2, 2]).unwrap();
-        assert_eq!(out.len(), 12);
-        assert!(out[0] < 0.3 && out[1] > 0.7 && out[2] < 0.3 && out[3] > 0.7, "{out:?}");
-        assert!(out[4..].iter().all(|value| *value < 0.1), "{out:?}");
     }
 
     #[test]
@@ -183,8 +195,9 @@ mod tests {
         let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
         bytes.splice(2..2, exif.iter().copied());
         std::fs::write(&file, bytes).unwrap();
-        let out = read_picture(&file, [1, 2, 1]).unwrap();
-        assert!(out[0] < 0.3 && out[1] > 0.7, "left became top: {out:?}");
+        let out = read_picture(&file).unwrap();
+        assert_eq!(out.shape, [1, 32, 16]);
+        assert!(out.values[8] < 0.3 && out.values[31 * 16 + 8] > 0.7, "left became top");
     }
 
     #[test]
@@ -202,7 +215,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("glass.png");
         RgbaImage::from_fn(2, 1, |x, _| Rgba([255, 255, 255, if x == 0 { 0 } else { 255 }])).save(&file).unwrap();
-        close(&read_picture(&file, [1, 1, 2]).unwrap(), &[0.0, 1.0], 1e-4);
+        close(&read_picture(&file).unwrap().values, &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0], 1e-6);
     }
 
     #[test]
@@ -217,17 +230,21 @@ mod tests {
         std::fs::write(at("text.png"), "not a picture").unwrap();
         std::fs::write(at("empty.jpg"), "").unwrap();
         std::fs::write(at("old.gif"), b"GIF89a\x01\0\x01\0\0\0\0;").unwrap();
+        image::GrayImage::new(64, 64).save(at("whole.jpg")).unwrap();
+        let photograph = std::fs::read(at("whole.jpg")).unwrap();
+        std::fs::write(at("cut.JPEG"), &photograph[..photograph.len() - 20]).unwrap();
         for (name, kind) in [
             ("missing.png", "check the path"),
             ("cut.png", "cannot decode"),
             ("text.png", "not a PNG or JPEG"),
             ("empty.jpg", "not a PNG or JPEG"),
             ("old.gif", "not a PNG or JPEG"),
+            ("cut.JPEG", "cut off"),
         ] {
-            let message = read_picture(&at(name), [1, 8, 8]).unwrap_err().to_string();
+            let message = read_picture(&at(name)).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(kind) && message.contains("hint"), "{message}");
         }
-        let message = read_picture(&at("whole.png"), [4, 8, 8]).unwrap_err().to_string();
+        let message = read_picture(&at("whole.png")).unwrap().with_channels(4).unwrap_err().to_string();
         assert!(message.contains("4 channels"), "{message}");
         let message = write_picture(&Dataset::digits().unwrap(), 0, &at("no/where.png")).unwrap_err().to_string();
         assert!(message.contains("where.png") && message.contains("hint"), "{message}");

@@ -54,6 +54,15 @@ pub enum TestPart {
     Drawn(usize),
 }
 
+/// How many pictures are used at most, for experiments on a part of a large data set; 0 is all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Pictures that are divided among *exit-train*, *fit*, *cal-a* and *cal-b*.
+    pub train: usize,
+    /// Pictures of *test*.
+    pub test: usize,
+}
+
 /// What [`Splits::draw`] needs to know.
 #[derive(Debug, Clone)]
 pub struct SplitRequest<'a> {
@@ -65,6 +74,8 @@ pub struct SplitRequest<'a> {
     pub test: TestPart,
     /// Shares of what is left.
     pub fractions: Fractions,
+    /// How many pictures are used at most.
+    pub limits: Limits,
     /// Blocks in the order of the pool instead of random draws, for sources in which neighbours are alike (the house
     /// numbers of SVHN are in photograph order). A drawn *test* part is then the end of the pool.
     pub contiguous: bool,
@@ -151,34 +162,41 @@ pub enum SplitError {
 
 impl Splits {
     /// Divides a pool: *test* first, then *exit-train*, *fit*, *cal-a* and *cal-b* by their shares of what neither
-    /// *test* nor the backbone uses. Random draws keep the proportions of the classes. The same request gives the same
-    /// splits. With the seed and size of [`draw_backbone_split`], and the backbone trained on its `train`, the test
+    /// *test* nor the backbone uses. Random draws keep the proportions of the classes; so do limits, or they keep the first
+    /// pictures of each part where the split is contiguous. What a limit leaves out of *test* serves no purpose at all. The
+    /// same request gives the same splits. With the seed and size of [`draw_backbone_split`], and the backbone trained on its `train`, the test
     /// part is its `test`.
     ///
     /// # Errors
     /// When an index is outside the pool or in two parts, a part would be empty, more pictures are wanted than there
     /// are, or the shares are impossible.
     pub fn draw(request: &SplitRequest) -> Result<Self, SplitError> {
-        let SplitRequest { labels, backbone_train, test, fractions, contiguous, seed } = request;
+        let SplitRequest { labels, backbone_train, test, fractions, limits, contiguous, seed } = request;
         fractions.check()?;
         let pool = labels.len();
         let backbone = sorted(backbone_train.to_vec());
         let mut owner = vec![None; pool];
         claim(&mut owner, "backbone-train", &backbone)?;
 
-        let test = match test {
-            TestPart::Given(indices) => indices.clone(),
+        let mut test = match test {
+            TestPart::Given(indices) => sorted(indices.clone()),
             TestPart::Drawn(wanted) => {
                 let order = if *contiguous { (0..pool).rev().collect() } else { pool_order(labels, *seed) };
                 let free: Vec<usize> = order.into_iter().filter(|&index| owner[index].is_none()).collect();
-                take("test", &free, *wanted)?.to_vec()
+                sorted(take("test", &free, *wanted)?.to_vec())
             }
         };
-        let test = sorted(test);
         claim(&mut owner, "test", &test)?;
+        if limits.test > 0 && limits.test < test.len() {
+            let order = if *contiguous { test } else { stratified_order(labels, &test, &mut stream(*seed, 2)) };
+            test = sorted(order[..limits.test].to_vec());
+        }
 
         let rest: Vec<usize> = (0..pool).filter(|&index| owner[index].is_none()).collect();
-        let order = if *contiguous { rest } else { stratified_order(labels, &rest, &mut stream(*seed, 1)) };
+        let mut order = if *contiguous { rest } else { stratified_order(labels, &rest, &mut stream(*seed, 1)) };
+        if limits.train > 0 {
+            order.truncate(limits.train);
+        }
         let mut parts = fractions.cut(&order).map(|part| sorted(part.to_vec())).into_iter();
         let mut next = || parts.next().unwrap_or_default();
         let splits =

@@ -1,10 +1,18 @@
 //! Splits: disjoint, complete, stratified, reproducible, and refused where they are impossible.
 
 use proptest::prelude::*;
-use quee_data::{Dataset, Fractions, SplitError, SplitRequest, Splits, TestPart, draw_backbone_split};
+use quee_data::{Dataset, Fractions, Limits, SplitError, SplitRequest, Splits, TestPart, draw_backbone_split};
 
 fn request<'a>(labels: &'a [u16], backbone_train: &'a [usize], test: TestPart) -> SplitRequest<'a> {
-    SplitRequest { labels, backbone_train, test, fractions: Fractions::default(), contiguous: false, seed: 7 }
+    SplitRequest {
+        labels,
+        backbone_train,
+        test,
+        fractions: Fractions::default(),
+        limits: Limits::default(),
+        contiguous: false,
+        seed: 7,
+    }
 }
 
 /// Ten classes in blocks: the least random pool there is.
@@ -145,4 +153,35 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn limits_draw_a_smaller_part_in_the_proportions_of_the_classes() {
+    let labels = labels(1000);
+    let seen: Vec<usize> = (0..100).collect();
+    let whole = request(&labels, &seen, TestPart::Given((800..1000).collect()));
+    let limits = Limits { train: 200, test: 50 };
+    let drawn = Splits::draw(&SplitRequest { limits, ..whole.clone() }).unwrap();
+    let all = Splits::draw(&whole).unwrap();
+    assert_eq!((drawn.test.len(), drawn.backbone_train.len()), (50, 100));
+    let trained: Vec<usize> =
+        [&drawn.exit_train, &drawn.fit, &drawn.cal_a, &drawn.cal_b].into_iter().flatten().copied().collect();
+    assert_eq!(trained.len(), 200);
+    assert!(trained.iter().all(|index| (100..800).contains(index)));
+    assert!(drawn.test.iter().all(|index| all.test.contains(index)));
+    // 700 pictures of the classes 1 to 7; of the test part, those of classes 8 and 9.
+    assert!(class_counts(&labels, &trained)[1..8].iter().all(|count| (27..=30).contains(count)));
+    assert!(class_counts(&labels, &drawn.test)[8..].iter().all(|count| (24..=26).contains(count)));
+
+    let first = Splits::draw(&SplitRequest { limits, contiguous: true, ..whole.clone() }).unwrap();
+    assert_eq!(first.test, (800..850).collect::<Vec<_>>());
+    assert_eq!(first.exit_train, (100..180).collect::<Vec<_>>());
+    assert_eq!(first.cal_b.last(), Some(&299));
+
+    let wide = Limits { train: 10_000, test: 10_000 };
+    assert_eq!(
+        Splits::draw(&SplitRequest { limits: wide, ..whole }).unwrap(),
+        all,
+        "limits beyond the data change nothing"
+    );
 }

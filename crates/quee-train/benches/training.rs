@@ -2,9 +2,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use quee_backbone::presets;
-use quee_backbone::vit::Vit;
 use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress};
-use quee_train::{Part, TrainConfig, TrainDevice, TrainState, init_vit, train};
+use quee_train::{Part, TrainConfig, TrainDevice, TrainState, random_weights, train};
 
 struct Silent;
 
@@ -23,7 +22,8 @@ impl Observer for Silent {
 /// One step on 64 pictures of 3×32×32 with `vit_d7_w192_p4_32`, the whole backbone and the head alone.
 fn steps(criterion: &mut Criterion) {
     let preset = presets::find("vit_d7_w192_p4_32").expect("a preset of this name exists");
-    let backbone = Vit::load(preset.name, preset.config.clone(), init_vit(&preset.config, 0)).expect("weights fit");
+    let weights = random_weights(&preset.tensors(10), 0);
+    let backbone = preset.load(&Default::default(), weights).expect("weights fit");
     let labels: Vec<u16> = (0..64).map(|i| i % 10).collect();
     let picture =
         |i: usize, _: &mut rand_chacha::ChaCha8Rng| Ok((0..3072).map(|p| ((i * p) % 7) as f32 / 7.0).collect());
@@ -33,7 +33,7 @@ fn steps(criterion: &mut Criterion) {
     for (name, backbone_rate) in [("whole", 1.0), ("head", 0.0)] {
         let config = TrainConfig { epochs: 1, batch: 64, backbone_rate, ..Default::default() };
         group.bench_function(name, |bencher| {
-            bencher.iter(|| train(&backbone, part, None, &config, &TrainDevice::cpu(), None, &mut Silent));
+            bencher.iter(|| train(&*backbone, part, None, &config, &TrainDevice::cpu(), None, &mut Silent));
         });
     }
     group.finish();

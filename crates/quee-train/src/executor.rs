@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation, module};
 use quee_backbone::params::AttentionOperand;
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, QuantPlan, Value};
+use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
 use quee_quant::{QuantWeight, WeightQuantizer, Width};
 
 use crate::fake_quant::{
@@ -13,7 +13,7 @@ use crate::fake_quant::{
     weight_codes,
 };
 use crate::params::ParamStore;
-use crate::tensor::{Held, four, held, mismatch, same_rank, three, two};
+use crate::tensor::{Held, four, held, mismatch, reshaped, same_rank, three, two};
 
 /// The processor, by burn's portable backend.
 pub fn flex_device() -> Device {
@@ -93,8 +93,8 @@ impl BurnExecutor {
         Ok(stored.derived.clone())
     }
 
-    /// The weight of a linear layer at the present width.
-    fn weight(&mut self, linear: &Linear) -> Result<Weight, ExecError> {
+    /// The weight of a linear layer at `width`.
+    fn weight(&mut self, linear: &Linear, width: Width) -> Result<Weight, ExecError> {
         let (n, k) = (linear.outputs, linear.inputs);
         if linear.weight.data.len() != n * k {
             return Err(mismatch(&linear.weight.name, &format!("{n} x {k} values"), &[linear.weight.data.len()]));
@@ -103,10 +103,10 @@ impl BurnExecutor {
             let matrix = self.param(&linear.weight)?.reshape([n, k]).transpose();
             return Ok(Weight { matrix, scales: None });
         }
-        let (device, plan, bits) = (&self.device, &self.plan, self.width.weight_bits());
+        let (device, plan, bits) = (&self.device, &self.plan, width.weight_bits());
         let data = &linear.weight.data;
         let stored = self.weights.entry((address(data), bits)).or_insert_with(|| {
-            let derived = if self.width.is_float() {
+            let derived = if width.is_float() {
                 Weight { matrix: transposed(data, n, k, device), scales: None }
             } else {
                 let (matrix, scales) = weight_codes(&QuantWeight::quantize(data, n, k, bits, plan.weights), device);
@@ -146,6 +146,22 @@ impl BurnExecutor {
 
 fn address(data: &Arc<[f32]>) -> usize {
     data.as_ptr() as usize
+}
+
+/// For each place and pixel of a window, the number of the pixel that lies there, or `h · w` outside of the picture.
+fn window_pixels(window: &Window, h: usize, w: usize) -> Vec<i64> {
+    let Window { kernel, stride, padding } = *window;
+    let mut numbers = Vec::with_capacity(window.places(h) * window.places(w) * kernel * kernel);
+    for (row, column) in (0..window.places(h)).flat_map(|row| (0..window.places(w)).map(move |column| (row, column))) {
+        for (dy, dx) in (0..kernel).flat_map(|dy| (0..kernel).map(move |dx| (dy, dx))) {
+            let inside = |place: usize, offset: usize, side: usize| {
+                (place * stride + offset).checked_sub(padding).filter(|&at| at < side)
+            };
+            let number = inside(row, dy, h).zip(inside(column, dx, w)).map_or(h * w, |(y, x)| y * w + x);
+            numbers.push(number as i64);
+        }
+    }
+    numbers
 }
 
 /// Queries (0), keys (1) or values (2) of `[B, T, 3·H·d]`, as `[B, H, T, d]`.
@@ -197,15 +213,52 @@ impl Executor for BurnExecutor {
         Ok(Value::new(same_rank!(x, x => x.select(0, indices))))
     }
 
-    fn patches(&mut self, x: &Value, patch: usize) -> Result<Value, ExecError> {
-        let x = four("patches", "[B, C, H, W]", x)?;
+    fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError> {
+        let x = four("unfold", "[B, C, H, W]", x)?;
         let [b, c, h, w] = x.dims();
-        if patch == 0 || h % patch != 0 || w % patch != 0 {
-            return Err(mismatch("patches", &format!("sides that are multiples of {patch}"), &[b, c, h, w]));
+        let (down, across, k) = (window.places(h), window.places(w), window.kernel);
+        if down * across == 0 {
+            return Err(mismatch("unfold", &format!("room for {window:?}"), &[b, c, h, w]));
         }
-        let (down, across) = (h / patch, w / patch);
-        let x = x.reshape([b, c, down, patch, across, patch]).permute([0, 2, 4, 1, 3, 5]);
-        Ok(Value::new(Held::Three(x.reshape([b, down * across, c * patch * patch]))))
+        let cut = if *window == Window::patch(k) && h % k == 0 && w % k == 0 {
+            x.reshape([b, c, down, k, across, k]).permute([0, 2, 4, 1, 3, 5])
+        } else {
+            // Pixels are picked by number; the last one is the zero that stands for everything outside.
+            let pixels = x.reshape([b, c, h * w]);
+            let zero = Tensor::zeros([b, c, 1], &self.device);
+            let places = window_pixels(window, h, w);
+            let places = Tensor::<1, Int>::from_data(TensorData::new(places, [k * k * down * across]), &self.device);
+            let picked = Tensor::cat(vec![pixels, zero], 2).select(2, places);
+            picked.reshape([b, c, down, across, k, k]).permute([0, 2, 3, 1, 4, 5])
+        };
+        Ok(Value::new(Held::Three(cut.reshape([b, down * across, c * k * k]))))
+    }
+
+    fn reshape(&mut self, x: &Value, sample: &[usize]) -> Result<Value, ExecError> {
+        let x = held(x)?.clone();
+        let shape = x.shape();
+        if shape[1..].iter().product::<usize>() != sample.iter().product::<usize>() {
+            return Err(mismatch("reshape", &format!("samples that fill {sample:?}"), &shape));
+        }
+        let b = shape[0];
+        Ok(Value::new(match *sample {
+            [d] => Held::Two(reshaped!(x, [b, d])),
+            [t, d] => Held::Three(reshaped!(x, [b, t, d])),
+            [c, h, w] => Held::Four(reshaped!(x, [b, c, h, w])),
+            _ => return Err(mismatch("reshape", "one to three axes after the samples", sample)),
+        }))
+    }
+
+    fn transpose(&mut self, x: &Value) -> Result<Value, ExecError> {
+        Ok(Value::new(Held::Three(three("transpose", x)?.swap_dims(1, 2))))
+    }
+
+    fn slice_features(&mut self, x: &Value, start: usize, length: usize) -> Result<Value, ExecError> {
+        let x = three("slice_features", x)?;
+        if start.checked_add(length).is_none_or(|end| end > x.dims()[2]) {
+            return Err(mismatch("slice_features", &format!("{length} features from {start} on"), &x.dims()));
+        }
+        Ok(Value::new(Held::Three(x.narrow(2, start, length))))
     }
 
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
@@ -214,7 +267,7 @@ impl Executor for BurnExecutor {
         if shape[shape.len() - 1] != linear.inputs {
             return Err(mismatch(&linear.site, &format!("[.., {}]", linear.inputs), &shape));
         }
-        let weight = self.weight(linear)?;
+        let weight = self.weight(linear, self.width)?;
         let out = match weight.scales {
             None => product(x.clone().rows(), weight.matrix, WEIGHT_BLOCK),
             Some(scales) => {
@@ -321,13 +374,33 @@ impl Executor for BurnExecutor {
         Ok(Value::new(Held::Three(mixed.swap_dims(1, 2).reshape([b, t, h * d]))))
     }
 
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
-        let x = three("first_token", x)?;
-        let [b, t, d] = x.dims();
-        if t == 0 {
-            return Err(mismatch("first_token", "at least one token", &[b, t, d]));
+    fn performer(&mut self, kqv: &Value, performer: &Performer) -> Result<Value, ExecError> {
+        let kqv = three(&performer.site, kqv)?;
+        let (e, m) = (performer.projection.inputs, performer.projection.outputs);
+        let [b, t, width] = kqv.dims();
+        if width != 3 * e {
+            return Err(mismatch(&performer.site, &format!("[B, T, {}]", 3 * e), &[b, t, width]));
         }
-        Ok(Value::new(Held::Two(x.narrow(1, 0, 1).reshape([b, d]))))
+        let directions = self.weight(&performer.projection, Width::FLOAT)?.matrix;
+        let features = |part: usize| {
+            let x = kqv.clone().narrow(2, part * e, e).reshape([b * t, e]);
+            let half = x.clone().square().sum_dim(1).mul_scalar(0.5);
+            let products = product(x, directions.clone(), WEIGHT_BLOCK) - half;
+            products.exp().div_scalar((m as f32).sqrt()).reshape([b, t, m])
+        };
+        let (keys, queries, values) = (features(0), features(1), kqv.clone().narrow(2, 2 * e, e));
+        let total = (queries.clone() * keys.clone().sum_dim(1)).sum_dim(2).add_scalar(Performer::EPS);
+        let mixed = queries.matmul(keys.swap_dims(1, 2).matmul(values));
+        Ok(Value::new(Held::Three(mixed / total)))
+    }
+
+    fn first_tokens(&mut self, x: &Value, count: usize) -> Result<Value, ExecError> {
+        let x = three("first_tokens", x)?;
+        let [b, t, d] = x.dims();
+        if t < count {
+            return Err(mismatch("first_tokens", &format!("at least {count} tokens"), &[b, t, d]));
+        }
+        Ok(Value::new(Held::Two(x.narrow(1, 0, count).reshape([b, count * d]))))
     }
 
     fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {

@@ -30,9 +30,6 @@ pub use error::TrainError;
 pub use executor::{BurnExecutor, flex_device};
 pub use exits::{ExitConfig, train_exit};
 pub use gates::{GateConfig, GateMember, GateRows, train_gate};
-pub use init::init_vit;
+pub use init::{random_weights, reset_head};
 pub use params::ParamStore;
 pub use training::{Part, Rule, TrainConfig, TrainState, Trained, train};
-
-/// Name, shape and row-major values of a tensor.
-pub type NamedTensor = (String, Vec<usize>, Vec<f32>);

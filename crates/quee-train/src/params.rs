@@ -17,7 +17,7 @@ impl ParamStore {
     pub fn new(backbone: &dyn Backbone, device: &Device) -> Self {
         let tensor = |data: &[f32]| Tensor::from_data(TensorData::new(data.to_vec(), [data.len()]), device);
         let leaf = |tensor: Tensor<1>| if device.is_autodiff() { tensor.require_grad() } else { tensor };
-        Self { params: backbone.params().into_iter().map(|p| leaf(tensor(&p.data))).collect() }
+        Self { params: backbone.params().iter().map(|p| leaf(tensor(&p.data))).collect() }
     }
 
     /// These tensors, by id. Those with gradients are trained.

@@ -26,6 +26,18 @@ macro_rules! same_rank {
 }
 pub(crate) use same_rank;
 
+/// A tensor of any number of axes in another shape.
+macro_rules! reshaped {
+    ($held:expr, $shape:expr) => {
+        match $held {
+            Held::Two(x) => x.reshape($shape),
+            Held::Three(x) => x.reshape($shape),
+            Held::Four(x) => x.reshape($shape),
+        }
+    };
+}
+pub(crate) use reshaped;
+
 impl Held {
     /// Data of two to four axes.
     pub fn from_slice(shape: &[usize], data: &[f32], device: &Device) -> Result<Self, ExecError> {

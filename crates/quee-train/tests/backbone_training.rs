@@ -3,19 +3,18 @@
 
 mod common;
 
-use common::{config, noise, same_for_all_threads};
+use common::{config, fresh, noise, same_for_all_threads};
 use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::vit::{Pool, Vit};
-use quee_backbone::{Backbone, Executor};
+use quee_backbone::vit::Pool;
+use quee_backbone::{Backbone, Executor, NamedTensor};
 use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress, accuracy};
 use quee_train::{
-    BurnExecutor, Part, Rule, TrainConfig, TrainDevice, TrainError, TrainState, Trained, flex_device, init_vit, train,
+    BurnExecutor, Part, Rule, TrainConfig, TrainDevice, TrainError, TrainState, Trained, flex_device, train,
 };
 use rand::RngExt;
 
-fn vit() -> Vit {
-    let config = config(Pool::ClassToken);
-    Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap()
+fn vit() -> Box<dyn Backbone> {
+    fresh(&config(Pool::ClassToken), 3)
 }
 
 /// Pictures whose class is the row pair or column that is bright, under noise.
@@ -79,11 +78,11 @@ fn run(
 }
 
 fn outcome(settings: &TrainConfig) -> Trained {
-    run(&vit(), settings, None, &mut Watch::default()).unwrap()
+    run(&*vit(), settings, None, &mut Watch::default()).unwrap()
 }
 
-fn load(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vit {
-    Vit::load("trained", config(Pool::ClassToken), Checkpoint::from_tensors("trained", tensors.to_vec())).unwrap()
+fn load(tensors: &[NamedTensor]) -> Box<dyn Backbone> {
+    common::load(&config(Pool::ClassToken), Checkpoint::from_tensors("trained", tensors.to_vec()))
 }
 
 const SGD: Rule = Rule::Sgd { momentum: 0.9, nesterov: true };
@@ -110,7 +109,7 @@ fn it_learns_and_returns_the_epoch_it_reports() {
     let right = logits.chunks(5).zip(&labels).filter(|(row, label)| answer(row) == usize::from(**label)).count();
     assert_eq!(right as f64 / 100.0, best);
     let part = Part { labels: &labels, picture: &|i, _| Ok(images[i * 64..(i + 1) * 64].to_vec()) };
-    assert_eq!(accuracy(&backbone, part, &TrainDevice::cpu()).unwrap(), best);
+    assert_eq!(accuracy(&*backbone, part, &TrainDevice::cpu()).unwrap(), best);
 }
 
 #[test]
@@ -143,7 +142,7 @@ fn gradient_descent_is_what_its_formula_says() {
         };
         let trained = outcome(&settings).tensors;
         let start = vit();
-        let ways = start.params().into_iter().zip(trained).flat_map(|(p, (_, _, new))| {
+        let ways = start.params().iter().zip(trained).flat_map(|(p, (_, _, new))| {
             p.data.iter().zip(new).map(|(old, new)| f64::from(new - old)).collect::<Vec<_>>()
         });
         ways.collect::<Vec<f64>>()
@@ -180,19 +179,19 @@ fn a_stopped_training_goes_on_as_if_nothing_had_happened() {
         let mut state: Option<TrainState> = None;
         for stop in [1, 5, 2, 4] {
             let mut watch = Watch { stop_after: Some(stop), ..Default::default() };
-            let stopped = run(&vit(), &settings, state.take(), &mut watch);
+            let stopped = run(&*vit(), &settings, state.take(), &mut watch);
             assert!(matches!(stopped, Err(TrainError::Stopped { .. })));
             // Through the file, as a run that was killed would find it.
             let saved = watch.saved.unwrap();
-            let bytes = saved.encode(&vit(), &settings, &Default::default());
+            let bytes = saved.encode(&*vit(), &settings, &Default::default());
             let file = Checkpoint::parse(&bytes, "state").unwrap();
-            let read = TrainState::decode(file, &vit(), &settings).unwrap();
+            let read = TrainState::decode(file, &*vit(), &settings).unwrap();
             assert_eq!(read, saved);
             state = Some(read);
         }
         let state = state.unwrap();
         assert_eq!((state.history.len(), state.step), (2, 4));
-        assert_eq!(run(&vit(), &settings, Some(state), &mut Watch::default()).unwrap(), whole, "{settings:?}");
+        assert_eq!(run(&*vit(), &settings, Some(state), &mut Watch::default()).unwrap(), whole, "{settings:?}");
     }
 }
 
@@ -201,7 +200,7 @@ fn the_head_alone_is_trained_at_backbone_rate_zero() {
     let settings = TrainConfig { epochs: 3, batch: 50, warmup_epochs: 0, backbone_rate: 0.0, ..Default::default() };
     let start = vit();
     let trained = same_for_all_threads(|| outcome(&settings));
-    for (param, (name, _, new)) in start.params().into_iter().zip(&trained.tensors) {
+    for (param, (name, _, new)) in start.params().iter().zip(&trained.tensors) {
         assert_eq!(*param.data != **new, name.starts_with("head."), "{name}");
     }
     assert!(trained.history[2].loss < trained.history[0].loss);
@@ -215,7 +214,7 @@ fn lower_layers_move_less() {
         let (start, trained) = (vit(), outcome(&settings).tensors);
         ["patch_embed.proj.bias", "blocks.0.mlp.fc1.bias", "blocks.2.mlp.fc1.bias", "head.bias"]
             .map(|wanted| {
-                let old = start.params().into_iter().find(|p| p.name == wanted).unwrap();
+                let old = start.params().iter().find(|p| p.name == wanted).unwrap();
                 let (_, _, new) = trained.iter().find(|(name, _, _)| name == wanted).unwrap();
                 old.data.iter().zip(new).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
             })
@@ -234,14 +233,14 @@ fn without_validation_the_last_epoch_is_kept() {
     let (images, labels) = pictures(50, 1);
     let part = Part { labels: &labels, picture: &|i, _| Ok(images[i * 64..(i + 1) * 64].to_vec()) };
     let settings = TrainConfig { epochs: 3, ..Default::default() };
-    let go = |start, watch: &mut Watch| train(&vit(), part, None, &settings, &TrainDevice::cpu(), start, watch);
+    let go = |start, watch: &mut Watch| train(&*vit(), part, None, &settings, &TrainDevice::cpu(), start, watch);
     let whole = go(None, &mut Watch::default()).unwrap();
     assert_eq!((whole.epoch, whole.history[2].validation_accuracy), (3, None));
 
     let mut watch = Watch { stop_after: Some(2), ..Default::default() };
     assert!(matches!(go(None, &mut watch), Err(TrainError::Stopped { epoch: 1 })));
-    let bytes = watch.saved.unwrap().encode(&vit(), &settings, &Default::default());
-    let state = TrainState::decode(Checkpoint::parse(&bytes, "state").unwrap(), &vit(), &settings).unwrap();
+    let bytes = watch.saved.unwrap().encode(&*vit(), &settings, &Default::default());
+    let state = TrainState::decode(Checkpoint::parse(&bytes, "state").unwrap(), &*vit(), &settings).unwrap();
     assert_eq!(go(Some(state), &mut Watch::default()).unwrap(), whole);
 }
 
@@ -258,7 +257,7 @@ fn bad_data_and_failures_are_reported() {
                 None => Ok(images[i * 64..(i + 1) * 64].to_vec()),
             },
         };
-        train(&vit(), part, None, settings, &TrainDevice::cpu(), None, &mut Watch::default())
+        train(&*vit(), part, None, settings, &TrainDevice::cpu(), None, &mut Watch::default())
     };
     let fine = |_| Some(0.5);
     assert!(go(&labels, &settings, &fine).is_ok());
@@ -288,7 +287,7 @@ fn bad_data_and_failures_are_reported() {
     }
     labels[3] = 0;
     let part = Part { labels: &labels, picture: &|_, _| Ok(vec![0.5; 64]) };
-    let failed = train(&vit(), part, None, &settings, &TrainDevice::cpu(), None, &mut Full).unwrap_err();
+    let failed = train(&*vit(), part, None, &settings, &TrainDevice::cpu(), None, &mut Full).unwrap_err();
     assert!(failed.to_string().contains("the disk is full"), "{failed}");
 }
 
@@ -296,11 +295,11 @@ fn bad_data_and_failures_are_reported() {
 fn damaged_states_are_refused() {
     let settings = TrainConfig { epochs: 3, batch: 60, ..Default::default() };
     let mut watch = Watch { stop_after: Some(6), ..Default::default() };
-    assert!(run(&vit(), &settings, None, &mut watch).is_err());
-    let bytes = watch.saved.unwrap().encode(&vit(), &settings, &Default::default());
+    assert!(run(&*vit(), &settings, None, &mut watch).is_err());
+    let bytes = watch.saved.unwrap().encode(&*vit(), &settings, &Default::default());
     let decode = |bytes: &[u8], settings: &TrainConfig| {
         let file = Checkpoint::parse(bytes, "x.state").map_err(|e| e.to_string())?;
-        TrainState::decode(file, &vit(), settings).map_err(|e| e.to_string())
+        TrainState::decode(file, &*vit(), settings).map_err(|e| e.to_string())
     };
     assert!(decode(&bytes, &settings).is_ok());
     let replaced = |from: &str, to: &str| {
@@ -324,5 +323,19 @@ fn damaged_states_are_refused() {
     assert!(decode(&bytes, &other).unwrap_err().contains("moment1"));
     for length in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
         assert!(decode(&bytes[..length], &settings).unwrap_err().contains("x.state"));
+    }
+}
+
+#[test]
+fn frozen_parameters_stay() {
+    let backbone = fresh(&common::t2t_config(), 3);
+    let (images, labels) = (noise(40 * 256, 1), vec![1; 40]);
+    let part = Part { labels: &labels, picture: &|i, _| Ok(images[i * 256..(i + 1) * 256].to_vec()) };
+    let settings = TrainConfig { epochs: 1, ..Default::default() };
+    let trained = train(&*backbone, part, None, &settings, &TrainDevice::cpu(), None, &mut Watch::default()).unwrap();
+    assert_eq!(trained.tensors.len(), backbone.params().len());
+    for (param, (name, _, values)) in backbone.params().iter().zip(&trained.tensors) {
+        assert_eq!(param.name, *name);
+        assert_eq!(*param.data == **values, param.frozen, "{name}");
     }
 }

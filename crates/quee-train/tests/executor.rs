@@ -5,10 +5,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{Plain, noise, vit};
+use common::{Plain, load, noise, strong, t2t_config, vit};
 use quee_backbone::calibrate::Calibrator;
 use quee_backbone::vit::Pool;
-use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value};
+use quee_backbone::{Architecture, Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use quee_train::{BurnExecutor, ParamStore, flex_device};
 
@@ -41,12 +41,12 @@ fn calibrated(backbone: &dyn Backbone) -> QuantPlan {
 
 #[test]
 fn float_equals_plain_arithmetic() {
-    for (seed, pool) in [(1, Pool::ClassToken), (2, Pool::Mean)] {
-        let vit = vit(pool, seed);
-        let images = noise(6 * 64, seed);
+    let backbones = [vit(Pool::ClassToken, 1), vit(Pool::Mean, 2), strong(&t2t_config(), 3)];
+    for (seed, backbone) in (1..).zip(backbones) {
+        let images = noise(6 * backbone.image_shape().iter().product::<usize>(), seed);
         let mut plain = Plain { plan: dynamic(), width: Width::FLOAT };
-        let want = logits(&vit, &mut plain, &images, 6);
-        let got = logits(&vit, &mut BurnExecutor::float(flex_device()), &images, 6);
+        let want = logits(&*backbone, &mut plain, &images, 6);
+        let got = logits(&*backbone, &mut BurnExecutor::float(flex_device()), &images, 6);
         // Logits are of order 1; 1e-4 is a thousand roundings of 32-bit floats.
         assert!(largest_difference(&got, &want) < 1e-4, "{}", largest_difference(&got, &want));
         assert!(largest_difference(&want, &want.iter().rev().copied().collect::<Vec<_>>()) > 0.1, "logits differ");
@@ -56,7 +56,7 @@ fn float_equals_plain_arithmetic() {
 /// Runs one operation on both executors at every width with both kinds of ranges.
 fn same_bits(op: &dyn Fn(&mut dyn Executor) -> Value) {
     let vit = vit(Pool::ClassToken, 3);
-    for plan in [dynamic(), calibrated(&vit)] {
+    for plan in [dynamic(), calibrated(&*vit)] {
         for (w, a) in WIDTHS {
             let width = Width::new(w, a).unwrap();
             let mut burn = BurnExecutor::new(flex_device(), Arc::new(plan.clone()));
@@ -70,7 +70,7 @@ fn same_bits(op: &dyn Fn(&mut dyn Executor) -> Value) {
 }
 
 fn block_linears(vit: &dyn Backbone) -> Vec<Linear> {
-    let param = |name: &str| vit.params().into_iter().find(|p| p.name == name).unwrap().clone();
+    let param = |name: &str| vit.params().iter().find(|p| p.name == name).unwrap().clone();
     ["blocks.1.mlp.fc1", "blocks.1.mlp.fc2"]
         .map(|site| {
             let weight = param(&format!("{site}.weight"));
@@ -83,7 +83,7 @@ fn block_linears(vit: &dyn Backbone) -> Vec<Linear> {
 
 #[test]
 fn quantized_linear_layers_equal_the_integers_bit_for_bit() {
-    for linear in block_linears(&vit(Pool::ClassToken, 3)) {
+    for linear in block_linears(&*vit(Pool::ClassToken, 3)) {
         for shape in [vec![2, 7, linear.inputs], vec![1, linear.inputs], vec![5, linear.inputs]] {
             let data = noise(shape.iter().product(), 11);
             same_bits(&|executor| {
@@ -117,13 +117,13 @@ fn quantized_attention_products_equal_the_integers_bit_for_bit() {
 fn whole_quantized_programs_agree_to_rounding() {
     let vit = vit(Pool::ClassToken, 4);
     let images = noise(8 * 64, 4);
-    for plan in [dynamic(), calibrated(&vit)] {
+    for plan in [dynamic(), calibrated(&*vit)] {
         let width = Width::new(8, 8).unwrap();
         let mut burn = BurnExecutor::new(flex_device(), Arc::new(plan.clone()));
         burn.set_width(width).unwrap();
-        let got = logits(&vit, &mut burn, &images, 8);
-        let want = logits(&vit, &mut Plain { plan, width }, &images, 8);
-        let float = logits(&vit, &mut BurnExecutor::float(flex_device()), &images, 8);
+        let got = logits(&*vit, &mut burn, &images, 8);
+        let want = logits(&*vit, &mut Plain { plan, width }, &images, 8);
+        let float = logits(&*vit, &mut BurnExecutor::float(flex_device()), &images, 8);
         // A value at the edge of two codes may fall on either side, which moves a logit by a fraction of a step; what
         // quantization itself changes is several times larger.
         let (apart, moved) = (largest_difference(&got, &want), largest_difference(&got, &float));
@@ -133,55 +133,50 @@ fn whole_quantized_programs_agree_to_rounding() {
 
 #[test]
 fn a_sample_alone_has_the_bits_it_has_in_a_batch() {
-    let vit = vit(Pool::ClassToken, 5);
-    let images = noise(11 * 64, 6);
-    for width in [Width::FLOAT, Width::new(4, 4).unwrap(), Width::new(8, 8).unwrap()] {
-        let mut burn = BurnExecutor::new(flex_device(), Arc::new(dynamic()));
-        burn.set_width(width).unwrap();
-        let together = logits(&vit, &mut burn, &images, 11);
-        for size in [1, 2, 3] {
-            for (chunk, want) in images.chunks(size * 64).zip(together.chunks(size * 5)) {
-                assert_eq!(logits(&vit, &mut burn, chunk, chunk.len() / 64), want, "{width}, {size} at a time");
+    for backbone in [vit(Pool::ClassToken, 5), strong(&t2t_config(), 5)] {
+        let pixels: usize = backbone.image_shape().iter().product();
+        let images = noise(11 * pixels, 6);
+        for width in [Width::FLOAT, Width::new(4, 4).unwrap(), Width::new(8, 8).unwrap()] {
+            let mut burn = BurnExecutor::new(flex_device(), Arc::new(dynamic()));
+            burn.set_width(width).unwrap();
+            let together = logits(&*backbone, &mut burn, &images, 11);
+            for size in [1, 2, 3] {
+                for (chunk, want) in images.chunks(size * pixels).zip(together.chunks(size * 5)) {
+                    let alone = logits(&*backbone, &mut burn, chunk, chunk.len() / pixels);
+                    assert_eq!(alone, want, "{width}, {size} at a time");
+                }
             }
         }
     }
 }
 
-#[test]
-fn gradients_equal_finite_differences() {
-    let vit = vit(Pool::ClassToken, 7);
-    let images = noise(3 * 64, 8);
+/// Checks the gradients of some parameters of `architecture` against central differences in 64-bit floats.
+fn check_gradients(architecture: &dyn Architecture, names: &[&str]) {
+    let backbone = strong(architecture, 7);
+    let [c, h, w] = backbone.image_shape();
+    let images = noise(3 * c * h * w, 8);
     let device = flex_device().autodiff();
-    let params = ParamStore::new(&vit, &device);
+    let params = ParamStore::new(&*backbone, &device);
     let mut executor = BurnExecutor::with_params(device, params.clone());
-    let input = executor.input(&[3, 1, 8, 8], &images).unwrap();
-    let out = BurnExecutor::matrix(&vit.forward(&mut executor, &input).unwrap()).unwrap();
+    let input = executor.input(&[3, c, h, w], &images).unwrap();
+    let out = BurnExecutor::matrix(&backbone.forward(&mut executor, &input).unwrap()).unwrap();
     let gradients = (out.clone() * out).sum().backward();
 
-    // The same function in 64-bit floats, with one value of a parameter moved.
+    // The same function with one value of a parameter moved.
     let function = |name: &str, index: usize, step: f64| -> f64 {
-        let config = common::config(Pool::ClassToken);
-        let tensors = vit.params().into_iter().map(|p| {
+        let tensors = backbone.params().iter().map(|p| {
             let mut data = p.data.to_vec();
             if p.name == name {
                 data[index] += step as f32;
             }
             (p.name.clone(), p.shape.clone(), data)
         });
-        let checkpoint = quee_backbone::checkpoint::Checkpoint::from_tensors("moved", tensors);
-        let moved = quee_backbone::vit::Vit::load("moved", config, checkpoint).unwrap();
+        let moved = load(architecture, quee_backbone::checkpoint::Checkpoint::from_tensors("moved", tensors));
         let mut plain = Plain { plan: dynamic(), width: Width::FLOAT };
-        logits(&moved, &mut plain, &images, 3).iter().map(|&x| f64::from(x).powi(2)).sum()
+        logits(&*moved, &mut plain, &images, 3).iter().map(|&x| f64::from(x).powi(2)).sum()
     };
-    for name in [
-        "cls_token",
-        "pos_embed",
-        "patch_embed.proj.weight",
-        "blocks.0.attn.qkv.weight",
-        "blocks.1.norm2.weight",
-        "head.bias",
-    ] {
-        let param = vit.params().into_iter().find(|p| p.name == name).unwrap();
+    for name in names {
+        let param = backbone.params().iter().find(|p| p.name == *name).unwrap();
         let gradient: Vec<f32> = params.get(param.id).unwrap().grad(&gradients).unwrap().try_into_vec_as().unwrap();
         let size = gradient.iter().fold(0.0f32, |m, g| m.max(g.abs()));
         assert!(size > 1e-3, "{name} matters");
@@ -195,14 +190,35 @@ fn gradients_equal_finite_differences() {
 }
 
 #[test]
+fn gradients_equal_finite_differences() {
+    let of_vit = [
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "blocks.0.attn.qkv.weight",
+        "blocks.1.norm2.weight",
+        "head.bias",
+    ];
+    check_gradients(&common::config(Pool::ClassToken), &of_vit);
+    let of_t2t = [
+        "tokens_to_token.attention1.kqv.weight",
+        "tokens_to_token.attention1.mlp.0.weight",
+        "tokens_to_token.attention2.norm1.weight",
+        "tokens_to_token.attention2.proj.weight",
+        "tokens_to_token.project.weight",
+    ];
+    check_gradients(&t2t_config(), &of_t2t);
+}
+
+#[test]
 fn trained_parameters_take_the_place_of_the_programs() {
     let (a, b) = (vit(Pool::ClassToken, 1), vit(Pool::ClassToken, 2));
     let images = noise(64, 1);
-    let store = ParamStore::new(&b, &flex_device());
+    let store = ParamStore::new(&*b, &flex_device());
     let mut executor = BurnExecutor::with_params(flex_device(), store);
-    let want = logits(&b, &mut BurnExecutor::float(flex_device()), &images, 1);
+    let want = logits(&*b, &mut BurnExecutor::float(flex_device()), &images, 1);
     // Products with a transposed view sum in another order than those with the cached transpose.
-    assert!(largest_difference(&logits(&a, &mut executor, &images, 1), &want) < 1e-5);
+    assert!(largest_difference(&logits(&*a, &mut executor, &images, 1), &want) < 1e-5);
     assert!(executor.set_width(Width::new(4, 4).unwrap()).is_err());
 }
 
@@ -215,7 +231,7 @@ fn backbones_that_share_an_executor_keep_their_weights() {
         let mut own = BurnExecutor::new(flex_device(), Arc::new(dynamic()));
         own.set_width(Width::new(4, 4).unwrap()).unwrap();
         let images = noise(64, 1);
-        assert_eq!(logits(&backbone, &mut shared, &images, 1), logits(&backbone, &mut own, &images, 1));
+        assert_eq!(logits(&*backbone, &mut shared, &images, 1), logits(&*backbone, &mut own, &images, 1));
     }
 }
 
@@ -233,7 +249,7 @@ fn samples_are_selected_in_order() {
 #[test]
 fn errors_name_the_operation() {
     let vit = vit(Pool::ClassToken, 1);
-    let linear = &block_linears(&vit)[0];
+    let linear = &block_linears(&*vit)[0];
     let mut burn = BurnExecutor::new(flex_device(), Arc::new(dynamic()));
     assert!(matches!(burn.input(&[2, 3], &[0.0; 5]), Err(ExecError::Shape { .. })));
     assert!(matches!(burn.input(&[usize::MAX, 3], &[0.0; 5]), Err(ExecError::Shape { .. })));

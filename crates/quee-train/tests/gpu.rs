@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{config, noise};
-use quee_backbone::vit::{Pool, Vit};
+use common::{config, fresh, noise};
+use quee_backbone::Backbone;
+use quee_backbone::vit::Pool;
 use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress, accuracy};
-use quee_train::{Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, init_vit, train};
+use quee_train::{Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, train};
 
 /// Keeps the state after the second epoch.
 #[derive(Default)]
@@ -25,9 +26,8 @@ impl Observer for Watch {
     }
 }
 
-fn vit() -> Vit {
-    let config = config(Pool::ClassToken);
-    Vit::load("small", config.clone(), init_vit(&config, 3)).unwrap()
+fn vit() -> Box<dyn Backbone> {
+    fresh(&config(Pool::ClassToken), 3)
 }
 
 /// The adapter, unless there is none.
@@ -49,7 +49,7 @@ fn run(device: &TrainDevice, settings: &TrainConfig, start: Option<TrainState>, 
         Ok(images[i * 64..(i + 1) * 64].iter().map(|x| 0.2 * x + f32::from(labels[i]) / 2.0 - 1.0).collect())
     };
     let part = Part { labels: &labels, picture: &picture };
-    train(&vit(), part, Some(part), settings, device, start, watch).unwrap()
+    train(&*vit(), part, Some(part), settings, device, start, watch).unwrap()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn answers_agree_with_those_of_the_processor() {
     let labels: Vec<u16> = (0..300).map(|i| i % 5).collect();
     let images = noise(300 * 64, 9);
     let part = Part { labels: &labels, picture: &|i, _| Ok(images[i * 64..(i + 1) * 64].to_vec()) };
-    let share = |device: &TrainDevice| accuracy(&vit(), part, device).unwrap();
+    let share = |device: &TrainDevice| accuracy(&*vit(), part, device).unwrap();
     // Two pictures in 300 may lie on the border between two classes.
     assert!((share(&gpu) - share(&TrainDevice::cpu())).abs() < 0.01);
     assert!(gpu.name().starts_with("gpu ("), "{}", gpu.name());

@@ -1,6 +1,6 @@
 //! `policy.safetensors`: everything that is needed to run a policy later.
 //!
-//! Tensors: the backbone under `backbone.<name>`, exits under `exit<s>.weight|bias`. Notes (JSON): the recipe, the quantizers,
+//! Tensors: the backbone under `backbone.<name in checkpoints>`, exits under `exit<s>.weight|bias`. Notes (JSON): the recipe, the quantizers,
 //! the gates with their networks, the rates at gate 0, the settings of λ with their cost on *cal-a*, the costs of all parts.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::presets;
 use quee_backbone::tensor_file::{TensorData, encode};
-use quee_backbone::vit::Vit;
 use quee_backbone::{Backbone, QuantPlan};
+use quee_data::Transform;
 use quee_heads::{ExitHead, GatePredictor};
 use quee_policy::cost::{BitTable, CostTable, Ledger};
 use quee_policy::open_loop::OpenLoop;
@@ -23,6 +23,7 @@ use crate::recipe::Recipe;
 use crate::results::Study;
 use crate::run::path_tree;
 use crate::stages::answers::ExitHeads;
+use crate::stages::prepare::transform_of;
 use crate::stages::study::OPEN_LOOP;
 
 const FORMAT: &str = "quee policy 1";
@@ -61,9 +62,9 @@ pub struct StoredPolicy {
     /// Settings of the run.
     pub recipe: Recipe,
     /// Frozen backbone.
-    pub backbone: Vit,
-    /// How pictures are normalised: mean and deviation of each channel.
-    pub normalisation: (&'static [f32], &'static [f32]),
+    pub backbone: Box<dyn Backbone>,
+    /// From a picture to what the backbone takes, as in the run.
+    pub transform: Transform,
     /// Quantizers.
     pub plan: Arc<QuantPlan>,
     /// Exits.
@@ -114,12 +115,10 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         weights_origin: study.prepared.weights_origin.clone(),
     };
     let mut tensors = Vec::new();
-    for param in study.prepared.backbone.params() {
-        tensors.push(TensorData::f32(
-            format!("backbone.{}", param.name),
-            param.shape.clone(),
-            param.data.iter().copied(),
-        ));
+    let backbone = &study.prepared.backbone;
+    let values: Vec<Vec<f32>> = backbone.params().iter().map(|param| param.data.to_vec()).collect();
+    for (name, shape, values) in backbone.export(&values) {
+        tensors.push(TensorData::f32(format!("backbone.{name}"), shape, values));
     }
     for (index, head) in seed.trained.heads.0.iter().enumerate() {
         let (shape, exit) = (vec![head.classes, head.dim], index + 1);
@@ -156,14 +155,9 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         serde_json::from_str(notes).with_context(damaged)?;
 
     let preset = presets::find(&recipe.backbone.preset)?;
-    let mut config = preset.config.clone();
-    config.classes = class_names.len();
-    let mut tensors = Vec::new();
-    for (name, shape) in config.tensors() {
-        let data = checkpoint.take(&format!("backbone.{name}"), &shape)?;
-        tensors.push((name, shape, data.to_vec()));
-    }
-    let backbone = preset.load(Checkpoint::from_tensors(&weights_origin, tensors))?;
+    let weights = checkpoint.split_prefix("backbone.", &weights_origin);
+    let backbone = preset.load(&recipe.backbone.variant(), weights)?;
+    ensure!(backbone.classes() == class_names.len(), "{}", damaged());
     let (dim, classes) = (backbone.feature_dim(), backbone.classes());
     let mut heads = Vec::new();
     for index in 1..=recipe.paths.segments.len() {
@@ -186,12 +180,12 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         && !settings.is_empty()
         && settings.iter().all(|s| s.commit.is_none_or(|node| tree.paths().contains(&node)));
     ensure!(fits, "{}", damaged());
-    let normalisation = (preset.mean, preset.std);
+    let transform = transform_of(&preset, backbone.image_shape());
     let (plan, heads) = (Arc::new(plan), ExitHeads(heads));
     Ok(StoredPolicy {
         recipe,
         backbone,
-        normalisation,
+        transform,
         plan,
         heads,
         gates,

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use quee_quant::Width;
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Backend, Recipe};
 use crate::training::{self, TrainingArgs};
-use crate::{finetune, predict, pretrain, run};
+use crate::{data_command, finetune, ladder, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -33,12 +34,20 @@ enum Command {
     /// Look at recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    /// Measure which widths a recipe should offer, on pictures of exit-train
+    Ladder(LadderArgs),
     /// Classify pictures with the policy that a run has stored
     Predict(predict::PredictArgs),
     /// Train a backbone from scratch, as described in a TOML file
     Pretrain(TrainingArgs),
     /// Train a pretrained backbone on another data set, as described in a TOML file
     Finetune(finetune::FinetuneArgs),
+    /// List, fetch and verify data sets
+    #[command(subcommand)]
+    Data(data_command::DataCommand),
+    /// List and fetch published weights
+    #[command(subcommand)]
+    Weights(weights_command::WeightsCommand),
 }
 
 #[derive(Subcommand)]
@@ -79,15 +88,39 @@ struct RecipeArgs {
 struct RunArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// File or folder with the data set [default: below QUEE_DATA, or what is embedded]
+    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Weights of the backbone, in safetensors [default: what is embedded]
+    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+}
+
+#[derive(Args)]
+struct LadderArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Widths to measure, e.g. 3,4,w4a8,8 [default: 2 to 8 bits for weights and activations alike]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    widths: Vec<Width>,
+    /// Most pictures of exit-train to measure on
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pictures: usize,
+    /// Most widths to propose
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rungs: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl RecipeArgs {
@@ -135,6 +168,23 @@ fn carry_out(command: Command) -> Result<()> {
             let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cancel))?;
             print(&format!("{}\n", folder.display()))
         }
+        Command::Ladder(args) => {
+            let recipe = args.recipe.load()?;
+            let options = run::Options { data: args.data, weights: args.weights, out: PathBuf::new() };
+            let asked = ladder::LadderOptions {
+                widths: args.widths,
+                pictures: args.pictures,
+                rungs: args.rungs,
+                json: args.json,
+            };
+            let text = supervised(recipe.threads, |pool, cancel| async move {
+                let work = move || pool.install(|| ladder::ladder(&recipe, &options, &asked, &cancel));
+                tokio::task::spawn_blocking(work)
+                    .await
+                    .context("measuring broke down; this is a defect of quee, please report it")?
+            })?;
+            print(&text)
+        }
         Command::Recipe(RecipeCommand::Show(args)) => print(&toml::to_string(&args.load()?)?),
         Command::Recipe(RecipeCommand::Keys { training }) => {
             print(if training { training::BASE } else { recipe::BASE })
@@ -142,7 +192,19 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Predict(args) => print(&predict::predict(&args)?),
         Command::Pretrain(args) => trained(args.threads, move |cancel| pretrain::pretrain(&args, cancel)),
         Command::Finetune(args) => trained(args.training.threads, move |cancel| finetune::finetune(&args, cancel)),
+        Command::Data(command) => fetching(move |cancel| data_command::run(&command, cancel)),
+        Command::Weights(command) => fetching(move |cancel| weights_command::run(&command, cancel)),
     }
+}
+
+/// Runs `work` while watching for Ctrl-C, and prints what it returns.
+fn fetching(work: impl FnOnce(&Cancel) -> Result<String> + Send + 'static) -> Result<()> {
+    let text = supervised(1, |_, cancel| async move {
+        tokio::task::spawn_blocking(move || work(&cancel))
+            .await
+            .context("fetching broke down; this is a defect of quee, please report it")?
+    })?;
+    print(&text)
 }
 
 /// Runs a training on `threads` threads while watching for Ctrl-C.
@@ -182,7 +244,7 @@ fn supervised<T, F: Future<Output = Result<T>>>(
                     if cancel.check().is_err() {
                         std::process::exit(i32::from(INTERRUPTED));
                     }
-                    eprintln!("stopping after this batch (Ctrl-C again: at once)");
+                    eprintln!("stopping soon (Ctrl-C again: at once)");
                     cancel.request();
                 }
             }

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use quee_backbone::checkpoint::{Checkpoint, CheckpointError};
-use quee_backbone::presets;
-use quee_backbone::vit::{Vit, VitConfig};
-use quee_train::init::init_vit;
+use quee_backbone::architecture::TensorSpec;
+use quee_backbone::checkpoint::Checkpoint;
+use quee_train::reset_head;
 
 use crate::cancel::Cancel;
-use crate::stages::prepare::seen_pictures;
+use crate::stages::seen::seen_pictures;
 use crate::training::{Job, TrainingArgs};
 
 /// What to fine-tune.
@@ -19,9 +18,12 @@ pub struct FinetuneArgs {
     /// What to train on what.
     #[command(flatten)]
     pub training: TrainingArgs,
-    /// Weights to start from, in safetensors [default: `weights` of the description]
+    /// Weights to start from, a safetensors or PyTorch file [default: `weights` of the description]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    /// Begin with a new random classifier, even where that of the weights has the right number of classes
+    #[arg(long)]
+    reset_head: bool,
 }
 
 /// Trains the backbone, prints its curve, and writes it with the indices of the pictures it has seen. A classifier for
@@ -34,60 +36,72 @@ pub fn finetune(args: &FinetuneArgs, cancel: &Cancel) -> Result<()> {
     let weights = args.weights.as_ref().unwrap_or(&job.settings.weights);
     ensure!(
         !weights.as_os_str().is_empty(),
-        "no weights to start from; hint: name a safetensors file with --weights or `weights`, or train from scratch with `quee pretrain`"
+        "no weights to start from; hint: name a file with --weights or `weights`, or train from scratch with `quee pretrain`"
     );
-    let preset = presets::find(&job.settings.preset)?;
     let mut checkpoint = Checkpoint::read(weights)?;
-    let (_, earlier) = seen_pictures(&checkpoint, &job.data)?;
-    let config = job.dimensions(&preset.config);
-    if let Some(old) = fit_head(&mut checkpoint, &config, job.settings.seed)? {
-        eprintln!("{}: new head for {} classes instead of {old}", weights.display(), config.classes);
+    let (_, earlier) = seen_pictures(&checkpoint, &job.data.name, job.data.len(), "")?;
+    let tensors = job.preset.varied(&job.variant())?.tensors(job.data.classes);
+    if args.reset_head || !has_head(&checkpoint, &tensors) {
+        eprintln!(
+            "{}: new head for {} classes instead of {}",
+            weights.display(),
+            job.data.classes,
+            head(&checkpoint, &tensors)
+        );
+        reset_head(&mut checkpoint, &tensors, job.settings.seed);
     }
-    let backbone = Vit::load(preset.name, config, checkpoint)?;
-    job.run(&backbone, (preset.mean, preset.std), &earlier, cancel)
+    let backbone = job.preset.load(&job.variant(), checkpoint)?;
+    job.run(backbone.as_ref(), &earlier, cancel)
 }
 
-/// Gives `checkpoint` a new random classifier where its own is for another number of classes or missing; what it had.
-fn fit_head(checkpoint: &mut Checkpoint, config: &VitConfig, seed: u64) -> Result<Option<String>, CheckpointError> {
-    let old = match checkpoint.shape("head.weight") {
-        Some(&[classes, _]) if classes == config.classes => return Ok(None),
-        Some(&[classes, _]) => classes.to_string(),
-        _ => "none".to_owned(),
-    };
-    let mut fresh = init_vit(config, seed);
-    for (name, shape) in config.tensors().into_iter().filter(|(name, _)| name.starts_with("head.")) {
-        let data = fresh.take(&name, &shape)?;
-        checkpoint.insert(&name, shape, data.to_vec());
-    }
-    Ok(Some(old))
+/// Whether the checkpoint's classifier has the shapes that `tensors` ask for.
+fn has_head(checkpoint: &Checkpoint, tensors: &[TensorSpec]) -> bool {
+    tensors.iter().filter(|spec| spec.head).all(|spec| checkpoint.shape(&spec.name) == Some(&spec.shape))
+}
+
+/// The number of classes of the checkpoint's classifier, for people.
+fn head(checkpoint: &Checkpoint, tensors: &[TensorSpec]) -> String {
+    let classes = tensors.iter().find(|spec| spec.head).and_then(|spec| checkpoint.shape(&spec.name)?.first());
+    classes.map_or("none".to_owned(), ToString::to_string)
 }
 
 #[cfg(test)]
 mod tests {
-    use quee_backbone::Backbone;
+    use quee_backbone::presets;
+    use quee_train::random_weights;
 
     use super::*;
 
     #[test]
-    fn a_head_for_other_classes_is_replaced_and_nothing_else() {
-        let of = |classes| VitConfig { classes, ..presets::find("vit_d6_w80_p2_8").unwrap().config };
-        let start = Vit::load("ten", of(10), init_vit(&of(10), 1)).unwrap();
-        let mut same = init_vit(&of(10), 1);
-        assert_eq!(fit_head(&mut same, &of(10), 2).unwrap(), None);
-
-        let mut other = init_vit(&of(10), 1);
-        assert_eq!(fit_head(&mut other, &of(3), 2).unwrap(), Some("10".into()));
-        let new = Vit::load("three", of(3), other).unwrap();
-        assert_eq!(new.classes(), 3);
-        for (old, new) in start.params().into_iter().zip(new.params()) {
-            assert_eq!(old.name, new.name);
-            assert_eq!(old.data == new.data, !old.name.starts_with("head."), "{}", old.name);
+    fn a_head_for_other_classes_is_noticed_and_nothing_else_is_replaced() {
+        for name in ["vit_d6_w80_p2_8", "deit_tiny_distilled_patch16_224"] {
+            let preset = presets::find(name).unwrap();
+            let (ten, three) = (preset.tensors(10), preset.tensors(3));
+            let mut checkpoint = random_weights(&ten, 1);
+            assert!(has_head(&checkpoint, &ten) && !has_head(&checkpoint, &three));
+            assert_eq!(head(&checkpoint, &three), "10");
+            reset_head(&mut checkpoint, &three, 2);
+            assert!(has_head(&checkpoint, &three));
+            let (new, mut old) = (preset.load(&Default::default(), checkpoint).unwrap(), random_weights(&ten, 1));
+            assert_eq!(new.classes(), 3);
+            let values: Vec<Vec<f32>> = new.params().iter().map(|p| p.data.to_vec()).collect();
+            for ((tensor, shape, values), spec) in new.export(&values).iter().zip(&ten) {
+                assert_eq!(*tensor, spec.name);
+                assert!(spec.head || old.take(tensor, shape).unwrap()[..] == values[..], "{tensor}");
+            }
         }
+    }
 
-        let (mut headless, shape) = (init_vit(&of(10), 1), [10, 80]);
-        headless.take("head.weight", &shape).unwrap();
+    #[test]
+    fn a_missing_head_is_made() {
+        let preset = presets::find("vit_d6_w80_p2_8").unwrap();
+        let tensors = preset.tensors(10);
+        let mut headless = random_weights(&tensors, 1);
+        headless.take("head.weight", &[10, 80]).unwrap();
         headless.take("head.bias", &[10]).unwrap();
-        assert_eq!(fit_head(&mut headless, &of(10), 2).unwrap(), Some("none".into()));
-        assert!(Vit::load("ten", of(10), headless).is_ok());
+        assert!(!has_head(&headless, &tensors));
+        assert_eq!(head(&headless, &tensors), "none");
+        reset_head(&mut headless, &tensors, 2);
+        assert!(preset.load(&Default::default(), headless).is_ok());
     }
 }

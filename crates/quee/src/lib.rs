@@ -6,15 +6,20 @@
 //! - [`artefact`]: the policy on disk
 //! - [`predict`]: a stored policy at work on pictures
 //! - [`report`]: the page that a run leaves behind
+//! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
+//! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;
 pub mod assets;
 pub mod backend;
 pub mod cancel;
 pub mod cli;
+pub mod data_command;
 pub mod environment;
 pub mod finetune;
+pub mod folders;
+pub mod ladder;
 pub mod output;
 pub mod predict;
 pub mod pretrain;
@@ -25,3 +30,5 @@ pub mod results;
 pub mod run;
 pub mod stages;
 pub mod training;
+pub mod transfer;
+pub mod weights_command;

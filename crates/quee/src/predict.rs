@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use quee_backbone::{Backbone, Executor, Value};
+use quee_backbone::{Executor, Value};
 use quee_policy::cost::Charge;
 use quee_policy::lambda::within_budget;
 use quee_policy::tree::{Continuation, NodeId, ROOT};
@@ -89,18 +89,15 @@ struct Prediction {
 pub fn predict(args: &PredictArgs) -> Result<String> {
     let policy = artefact::read(&args.run)?;
     let lambda = choose_lambda(args, &policy)?;
-    let shape = policy.backbone.image_shape();
     let mut pictures = Vec::new();
     for image in &args.images {
-        pictures.push(quee_data::read_picture(image, shape)?);
+        pictures.push(policy.transform.apply(quee_data::read_picture(image)?)?);
     }
     let engine = backend::engine(args.backend.unwrap_or(policy.recipe.backend), policy.plan.clone());
     let mut executor = engine.executor();
     warm_up(&policy, executor.as_mut())?;
     let mut text = String::new();
-    for (image, mut pixels) in args.images.iter().zip(pictures) {
-        let (mean, std) = policy.normalisation;
-        quee_data::normalize(&mut pixels, shape[1] * shape[2], mean, std);
+    for (image, pixels) in args.images.iter().zip(pictures) {
         let mut prediction = classify(&policy, executor.as_mut(), &pixels, lambda)?;
         prediction.image = image.display().to_string();
         if args.json {
@@ -116,7 +113,8 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
 /// Runs every width once on a black picture, so that the times of pictures do not contain the packing of weights.
 fn warm_up(policy: &StoredPolicy, executor: &mut dyn Executor) -> Result<()> {
     let recipe = &policy.recipe;
-    let program = Program { backbone: &policy.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program =
+        Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
     let black = vec![0.0; policy.backbone.image_shape().iter().product()];
     for &width in &recipe.quant.widths {
         program.run_path(executor, &black, &vec![width; recipe.paths.segments.len()])?;
@@ -181,7 +179,8 @@ impl Walk<'_> {
 fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], lambda: f64) -> Result<Prediction> {
     let (tree, recipe) = (&policy.tree, &policy.recipe);
     let start = Instant::now();
-    let program = Program { backbone: &policy.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program =
+        Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
     let tokens = program.stem(executor, pixels, recipe.quant.stem)?;
     let mut walk = Walk { policy, program, tokens, node: ROOT };
     let (answer, expected, gates, charge) = match commitment(policy, lambda) {

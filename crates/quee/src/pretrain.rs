@@ -1,9 +1,7 @@
 //! `quee pretrain`: a backbone from random weights, as described in a TOML file.
 
 use anyhow::{Result, ensure};
-use quee_backbone::presets;
-use quee_backbone::vit::Vit;
-use quee_train::init::init_vit;
+use quee_train::random_weights;
 
 use crate::cancel::Cancel;
 use crate::training::{Job, TrainingArgs};
@@ -19,8 +17,7 @@ pub fn pretrain(args: &TrainingArgs, cancel: &Cancel) -> Result<()> {
         "`weights` = \"{}\": pretraining starts from random weights; hint: `quee finetune` starts from given ones",
         job.settings.weights.display()
     );
-    let preset = presets::find(&job.settings.preset)?;
-    let config = job.dimensions(&preset.config);
-    let backbone = Vit::load(preset.name, config.clone(), init_vit(&config, job.settings.seed))?;
-    job.run(&backbone, (preset.mean, preset.std), &[], cancel)
+    let tensors = job.preset.varied(&job.variant())?.tensors(job.data.classes);
+    let backbone = job.preset.load(&job.variant(), random_weights(&tensors, job.settings.seed))?;
+    job.run(backbone.as_ref(), &[], cancel)
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use quee_backbone::QuantPlan;
 use quee_backbone::calibrate::Calibrator;
-use quee_backbone::{Backbone, QuantPlan};
 use quee_policy::bootstrap::Bootstrap;
 use quee_policy::summary::{Summary, summarise};
 use quee_policy::tree::{Monotone, PathTree};
@@ -182,11 +182,14 @@ pub fn path_tree(recipe: &Recipe) -> Result<PathTree> {
 
 /// The backbone cut as the recipe says.
 pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
-    Program { backbone: &prepared.backbone, segments: &recipe.paths.segments, stem: recipe.quant.stem }
+    Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
-/// Finds static ranges on pictures of exit-train; dynamic quantizers need none.
-fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, String)> {
+/// Finds static ranges on pictures of exit-train; dynamic quantizers need none. The plan, and a few words on it.
+///
+/// # Errors
+/// When a picture cannot be had or the executor fails.
+pub fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, String)> {
     let quant = &recipe.quant;
     if !quant.activations.is_static() {
         return Ok((
@@ -195,7 +198,7 @@ fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, St
         ));
     }
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(quant.calibration_pictures).collect();
-    let images = prepared.images(&chosen);
+    let images = prepared.images(&chosen)?;
     let float = backend::engine(recipe.backend, Arc::new(QuantPlan::dynamic(quant.weights)));
     let mut executor = float.executor();
     let mut calibrator = Calibrator::new(executor.as_mut())?;
@@ -214,7 +217,7 @@ fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, St
 /// Times every part on one batch of *fit*.
 fn measure(recipe: &Recipe, prepared: &Prepared, engine: &dyn Engine, cancel: &Cancel) -> Result<(Timings, String)> {
     let chosen: Vec<usize> = prepared.splits.fit.iter().copied().take(recipe.paths.batch).collect();
-    let images = prepared.images(&chosen);
+    let images = prepared.images(&chosen)?;
     let mut widths = recipe.quant.widths.clone();
     widths.extend(backbone_runs::static_widths(recipe));
     widths.sort();

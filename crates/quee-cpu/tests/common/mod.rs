@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use quee_backbone::architecture;
+use quee_backbone::architecture::TensorSpec;
 use quee_backbone::calibrate::Calibrator;
 use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::families::t2t::T2tConfig;
 use quee_backbone::params::AttentionOperand;
-use quee_backbone::vit::{Pool, Vit, VitConfig};
-use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value, forward_plain_operations};
+use quee_backbone::vit::{Pool, VitConfig};
+use quee_backbone::{
+    Architecture, Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value, forward_plain_operations,
+};
 use quee_cpu::{CpuExecutor, Isa};
 use quee_quant::activation::quantize_row;
 use quee_quant::{ActQuant, ActQuantizer, QuantWeight, WeightQuantizer, Width, quantize_row_dynamic, reference};
@@ -20,8 +25,12 @@ pub fn numbers(len: usize, size: f32, seed: u64) -> Vec<f32> {
 }
 
 /// A transformer with random weights. `tokens` 65 takes two blocks of query rows; odd dimensions leave remainders everywhere.
-pub fn vit(pool: Pool, qkv_bias: bool) -> Vit {
-    let config = VitConfig {
+pub fn vit(pool: Pool, qkv_bias: bool) -> Box<dyn Backbone> {
+    random(&config(pool, qkv_bias))
+}
+
+fn config(pool: Pool, qkv_bias: bool) -> VitConfig {
+    VitConfig {
         image: 24,
         channels: 3,
         patch: 3,
@@ -29,23 +38,44 @@ pub fn vit(pool: Pool, qkv_bias: bool) -> Vit {
         depth: 2,
         heads: 4,
         hidden: 33,
-        classes: 7,
         qkv_bias,
+        distilled: false,
         pool,
-    };
-    let tensors = config.tensors().into_iter().enumerate().map(|(id, (name, shape))| {
-        let len: usize = shape.iter().product();
-        let inputs = len / shape[0].max(1);
-        let size = if name.contains("norm") || shape.len() == 1 { 1.0 } else { 2.0 / (inputs as f32).sqrt() };
-        (name, shape, numbers(len, size, id as u64))
-    });
-    let checkpoint = Checkpoint::from_tensors("random", tensors.collect::<Vec<_>>());
-    Vit::load("random", config, checkpoint).expect("the checkpoint has the configuration's tensors")
+    }
 }
 
-/// Pictures for it, `[count, 3, 24, 24]`.
-pub fn pictures(count: usize) -> Vec<f32> {
-    numbers(count * 3 * 24 * 24, 2.0, 77)
+/// A backbone of another family for the same pictures.
+pub fn t2t() -> Box<dyn Backbone> {
+    let config = T2tConfig {
+        image: 32,
+        channels: 3,
+        token_dim: 10,
+        dim: 20,
+        depth: 2,
+        heads: 4,
+        hidden: 33,
+        pool: Pool::ClassToken,
+    };
+    random(&config)
+}
+
+/// Random weights for an architecture of seven classes.
+pub fn random(architecture: &dyn Architecture) -> Box<dyn Backbone> {
+    let tensors =
+        architecture::tensors(architecture, 7).into_iter().enumerate().map(|(id, TensorSpec { name, shape, .. })| {
+            let len: usize = shape.iter().product();
+            let inputs = len / shape[0].max(1);
+            let size = if name.contains("norm") || shape.len() == 1 { 1.0 } else { 2.0 / (inputs as f32).sqrt() };
+            (name, shape, numbers(len, size, id as u64))
+        });
+    let checkpoint = Checkpoint::from_tensors("random", tensors.collect::<Vec<_>>());
+    architecture::load(architecture, "random", checkpoint, false)
+        .expect("the checkpoint has the architecture's tensors")
+}
+
+/// Pictures for it, `[count, C, H, W]`.
+pub fn pictures(backbone: &dyn Backbone, count: usize) -> Vec<f32> {
+    numbers(count * backbone.image_shape().iter().product::<usize>(), 2.0, 77)
 }
 
 pub fn widths() -> Vec<Width> {
@@ -57,7 +87,8 @@ pub fn plans(backbone: &dyn Backbone) -> Vec<Arc<QuantPlan>> {
     let dynamic = QuantPlan::dynamic(WeightQuantizer::Absmax);
     let mut cpu = CpuExecutor::new(Arc::new(dynamic.clone()), Isa::Portable);
     let mut calibrator = Calibrator::new(&mut cpu).expect("the executor runs in float");
-    let images = calibrator.input(&[3, 3, 24, 24], &pictures(3)).expect("input");
+    let [c, h, w] = backbone.image_shape();
+    let images = calibrator.input(&[3, c, h, w], &pictures(backbone, 3)).expect("input");
     backbone.forward(&mut calibrator, &images).expect("float run");
     let observers = calibrator.finish();
     let percentile = QuantPlan::calibrated(WeightQuantizer::Mse, ActQuantizer::Percentile, &observers, &widths());
@@ -70,8 +101,8 @@ pub fn record(
     executor: &mut dyn Executor,
     images: &[f32],
 ) -> Result<Vec<Vec<f32>>, ExecError> {
-    let count = images.len() / (3 * 24 * 24);
-    let images = executor.input(&[count, 3, 24, 24], images)?;
+    let [c, h, w] = backbone.image_shape();
+    let images = executor.input(&[images.len() / (c * h * w), c, h, w], images)?;
     let mut tokens = backbone.stem(executor, &images)?;
     let mut record = vec![executor.read(&tokens)?];
     for index in 0..backbone.depth() {

@@ -11,7 +11,7 @@ mod settings;
 mod state;
 mod update;
 
-use quee_backbone::Backbone;
+use quee_backbone::{Backbone, NamedTensor};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -19,10 +19,10 @@ use self::piece::{Batch, right_answers};
 pub use self::settings::{Rule, TrainConfig};
 pub use self::state::{StateError, TrainState};
 use self::update::{Parameters, clip, download, upload};
+use crate::TrainError;
 use crate::data::{expect_labels, rng_for, shuffled};
 use crate::device::TrainDevice;
 use crate::optimizer::{learning_rate, soft_labels};
-use crate::{NamedTensor, TrainError};
 
 /// Pictures that are held at a time while answers are counted.
 const COUNTED_AT_A_TIME: usize = 1024;
@@ -180,8 +180,7 @@ pub fn train(
         Some(best) => best,
         None => download(&parameters.values)?,
     };
-    let tensors = backbone.params().into_iter().zip(values).map(|(p, data)| (p.name.clone(), p.shape.clone(), data));
-    Ok(Trained { tensors: tensors.collect(), epoch, history: state.history })
+    Ok(Trained { tensors: backbone.export(&values), epoch, history: state.history })
 }
 
 /// Share of `part` that `backbone` answers right.
@@ -193,7 +192,7 @@ pub fn train(
 /// When a picture is of another length than the backbone takes.
 pub fn accuracy(backbone: &dyn Backbone, part: Part<'_>, device: &TrainDevice) -> Result<f64, TrainError> {
     check_part("pictures", backbone, &part)?;
-    let values: Vec<&[f32]> = backbone.params().into_iter().map(|p| &*p.data).collect();
+    let values: Vec<&[f32]> = backbone.params().iter().map(|p| &*p.data).collect();
     share_right(backbone, part, device, &upload(&values, device.device()))
 }
 

@@ -100,13 +100,16 @@ impl TrainConfig {
         let head: Vec<usize> = backbone.head().params().map(|p| p.id).collect();
         let depth = backbone.depth();
         let rate = |param: &Param| {
+            if param.frozen {
+                return 0.0;
+            }
             if head.contains(&param.id) {
                 return 1.0;
             }
             let below_head = depth + 1 - layer(&param.name, depth);
             self.backbone_rate * self.layer_decay.powi(below_head as i32)
         };
-        backbone.params().into_iter().map(rate).collect()
+        backbone.params().iter().map(rate).collect()
     }
 }
 

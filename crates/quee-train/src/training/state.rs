@@ -52,7 +52,7 @@ pub enum StateError {
 
 impl TrainState {
     pub(super) fn at_start(backbone: &dyn Backbone) -> Self {
-        let params = backbone.params().into_iter().map(|p| p.data.to_vec()).collect();
+        let params = backbone.params().iter().map(|p| p.data.to_vec()).collect();
         Self { history: Vec::new(), step: 0, loss: 0.0, right: 0, params, moments: Vec::new(), best: None }
     }
 

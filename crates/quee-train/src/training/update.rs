@@ -42,7 +42,7 @@ impl Parameters {
         let decaying = plain.clone().with_weight_decay(config.weight_decay as f32);
         // Learned tokens and positions, [1, T, D], are no matrices: nothing is multiplied by them.
         let is_matrix = |shape: &[usize]| shape.len() >= 2 && shape[0] > 1;
-        let all = backbone.params().into_iter().zip(config.rates(backbone)).filter(|(_, rate)| *rate > 0.0);
+        let all = backbone.params().iter().zip(config.rates(backbone)).filter(|(_, rate)| *rate > 0.0);
         let trained: Vec<Trained> =
             all.map(|(p, rate)| Trained { id: p.id, rate, decayed: is_matrix(&p.shape) }).collect();
         let zeros = || trained.iter().map(|t| values[t.id].zeros_like()).collect::<Vec<_>>();

@@ -1,12 +1,17 @@
 //! What several tests share: a small transformer and a plain executor to compare with.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use quee_backbone::architecture::{self, Architecture};
+use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::families::t2t::T2tConfig;
 use quee_backbone::params::AttentionOperand;
-use quee_backbone::vit::{Pool, Vit, VitConfig};
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, QuantPlan, Value};
+use quee_backbone::vit::{Pool, VitConfig};
+use quee_backbone::{
+    Attention, Backbone, ExecError, Executor, Linear, Norm, Param, Performer, QuantPlan, Value, Window,
+};
 use quee_quant::activation::quantize_row;
 use quee_quant::{ActQuant, QuantWeight, Width, quantize_row_dynamic, reference};
-use quee_train::init_vit;
+use quee_train::random_weights;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -20,25 +25,47 @@ pub fn config(pool: Pool) -> VitConfig {
         depth: 3,
         heads: 4,
         hidden: 48,
-        classes: 5,
         qkv_bias: true,
+        distilled: false,
         pool,
     }
 }
 
+/// Classes of the small backbones.
+pub const CLASSES: usize = 5;
+
+/// Random weights as at the start of a training.
+pub fn fresh(architecture: &dyn Architecture, seed: u64) -> Box<dyn Backbone> {
+    load(architecture, random_weights(&architecture::tensors(architecture, CLASSES), seed))
+}
+
+pub fn load(architecture: &dyn Architecture, checkpoint: Checkpoint) -> Box<dyn Backbone> {
+    architecture::load(architecture, "small", checkpoint, false).unwrap()
+}
+
 /// A transformer with weights five times the usual, so that attention is far from uniform and no part is negligible.
-pub fn vit(pool: Pool, seed: u64) -> Vit {
-    let config = config(pool);
-    let mut checkpoint = init_vit(&config, seed);
-    let tensors = config.tensors().into_iter().map(|(name, shape)| {
-        let data = checkpoint.take(&name, &shape).unwrap();
+pub fn vit(pool: Pool, seed: u64) -> Box<dyn Backbone> {
+    strong(&config(pool), seed)
+}
+
+/// A T2T-ViT for 16×16 pictures of one channel, so that windows overlap each other and the edge.
+pub fn t2t_config() -> T2tConfig {
+    T2tConfig { image: 16, channels: 1, token_dim: 8, dim: 16, depth: 2, heads: 2, hidden: 24, pool: Pool::ClassToken }
+}
+
+/// Any architecture with such weights.
+pub fn strong(architecture: &dyn Architecture, seed: u64) -> Box<dyn Backbone> {
+    let specs = architecture::tensors(architecture, CLASSES);
+    let mut checkpoint = random_weights(&specs, seed);
+    let tensors = specs.into_iter().map(|spec| {
+        let data = checkpoint.take(&spec.name, &spec.shape).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(seed + data.len() as u64);
-        let factor = if shape.len() > 1 { 5.0 } else { 1.0 };
+        let factor = if spec.init == architecture::Init::Normal { 5.0 } else { 1.0 };
         let data: Vec<f32> = data.iter().map(|x| x * factor + 0.1 * (rng.random::<f32>() - 0.5)).collect();
-        (name, shape, data)
+        (spec.name, spec.shape, data)
     });
     let tensors: Vec<_> = tensors.collect();
-    Vit::load("small", config, quee_backbone::checkpoint::Checkpoint::from_tensors("test", tensors)).unwrap()
+    load(architecture, Checkpoint::from_tensors("test", tensors))
 }
 
 /// Runs `work` with pools of one and three threads and checks that it gives the same each time.
@@ -149,20 +176,38 @@ impl Executor for Plain {
         shape[0] = indices.len();
         value(&shape, indices.iter().flat_map(|&i| x.data[i * size..(i + 1) * size].to_vec()).collect())
     }
-    fn patches(&mut self, x: &Value, p: usize) -> Result<Value, ExecError> {
+    fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError> {
         let x = array(x);
         let &[b, c, h, w] = x.shape.as_slice() else { panic!("pictures") };
+        let (down, across, k) = (window.places(h), window.places(w), window.kernel);
         let mut data = Vec::new();
         for b in 0..b {
-            for (y, x0) in (0..h / p).flat_map(|y| (0..w / p).map(move |x| (y * p, x * p))) {
+            for (row, column) in
+                (0..down).flat_map(|y| (0..across).map(move |x| (y * window.stride, x * window.stride)))
+            {
                 for c0 in 0..c {
-                    for (dy, dx) in (0..p).flat_map(|dy| (0..p).map(move |dx| (dy, dx))) {
-                        data.push(x.data[((b * c + c0) * h + y + dy) * w + x0 + dx]);
+                    for (dy, dx) in (0..k).flat_map(|dy| (0..k).map(move |dx| (dy, dx))) {
+                        let (y, x0) =
+                            ((row + dy).wrapping_sub(window.padding), (column + dx).wrapping_sub(window.padding));
+                        data.push(if y < h && x0 < w { x.data[((b * c + c0) * h + y) * w + x0] } else { 0.0 });
                     }
                 }
             }
         }
-        value(&[b, h / p * (w / p), c * p * p], data)
+        value(&[b, down * across, c * k * k], data)
+    }
+    fn reshape(&mut self, x: &Value, sample: &[usize]) -> Result<Value, ExecError> {
+        value(&[&array(x).shape[..1], sample].concat(), array(x).data.clone())
+    }
+    fn transpose(&mut self, x: &Value) -> Result<Value, ExecError> {
+        let x = array(x);
+        let (b, m, n) = (x.shape[0], x.shape[1], x.shape[2]);
+        value(&[b, n, m], (0..b * m * n).map(|i| x.data[i / (m * n) * m * n + i % m * n + i / m % n]).collect())
+    }
+    fn slice_features(&mut self, x: &Value, start: usize, length: usize) -> Result<Value, ExecError> {
+        let x = array(x);
+        let data = x.data.chunks_exact(x.last()).flat_map(|row| row[start..start + length].to_vec()).collect();
+        value(&[x.shape[0], x.shape[1], length], data)
     }
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
         let x = array(x);
@@ -273,10 +318,30 @@ impl Executor for Plain {
         }
         value(&[b, t, a.heads * a.head_dim], data)
     }
-    fn first_token(&mut self, x: &Value) -> Result<Value, ExecError> {
+    fn performer(&mut self, kqv: &Value, performer: &Performer) -> Result<Value, ExecError> {
+        let kqv = array(kqv);
+        let (b, t) = (kqv.shape[0], kqv.shape[1]);
+        let (e, m, w) = (performer.projection.inputs, performer.projection.outputs, &performer.projection.weight.data);
+        let mut data = Vec::new();
+        for sample in kqv.data.chunks_exact(t * 3 * e) {
+            let part = |token: usize, part: usize| &sample[(token * 3 + part) * e..][..e];
+            let feature = |x: &[f64], j: usize| {
+                let product: f64 = x.iter().zip(&w[j * e..]).map(|(x, &w)| x * f64::from(w)).sum();
+                (product - x.iter().map(|x| x * x).sum::<f64>() / 2.0).exp() / (m as f64).sqrt()
+            };
+            for i in 0..t {
+                let weight = |o| (0..m).map(|j| feature(part(i, 1), j) * feature(part(o, 0), j)).sum::<f64>();
+                let weights: Vec<f64> = (0..t).map(weight).collect();
+                let total: f64 = weights.iter().sum::<f64>() + 1e-8;
+                data.extend((0..e).map(|n| (0..t).map(|o| weights[o] * part(o, 2)[n]).sum::<f64>() / total));
+            }
+        }
+        value(&[b, t, e], data)
+    }
+    fn first_tokens(&mut self, x: &Value, count: usize) -> Result<Value, ExecError> {
         let x = array(x);
         let (b, d) = (x.shape[0], x.shape[2]);
-        value(&[b, d], x.data.chunks_exact(x.shape[1] * d).flat_map(|s| s[..d].to_vec()).collect())
+        value(&[b, count * d], x.data.chunks_exact(x.shape[1] * d).flat_map(|s| s[..count * d].to_vec()).collect())
     }
     fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
         let x = array(x);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use quee_backbone::{Pool, Variant};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,10 @@ pub struct Data {
     pub split_seed: u64,
     /// Pictures drawn for testing where the source has no test split.
     pub test: usize,
+    /// Most pictures to divide among exit-train, fit and cal; 0 is all.
+    pub limit_train: usize,
+    /// Most pictures of the test split; 0 is all.
+    pub limit_test: usize,
     /// Split in contiguous blocks.
     pub contiguous: bool,
     /// Share of exit-train.
@@ -81,6 +86,36 @@ pub struct BackboneChoice {
     pub preset: String,
     /// Weights; empty for the embedded ones.
     pub weights: PathBuf,
+    /// Side of a square picture in pixels; 0 for the preset's.
+    pub image: usize,
+    /// Pooling of the last block's tokens.
+    pub pool: Pooling,
+    /// Pictures of the data set that it has seen, where its file does not say: `none`, or positions.
+    pub seen: String,
+}
+
+/// Pooling of the last block's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// As the preset has it.
+    Preset,
+    /// The class token.
+    ClassToken,
+    /// The mean of the patch tokens.
+    Mean,
+}
+
+impl BackboneChoice {
+    /// How the backbone differs from its preset.
+    pub fn variant(&self) -> Variant {
+        let pool = match self.pool {
+            Pooling::Preset => None,
+            Pooling::ClassToken => Some(Pool::ClassToken),
+            Pooling::Mean => Some(Pool::Mean),
+        };
+        Variant { image: (self.image > 0).then_some(self.image), pool }
+    }
 }
 
 /// Widths and quantizers.

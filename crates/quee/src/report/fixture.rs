@@ -68,6 +68,7 @@ pub fn report() -> Report {
         splits: [("backbone-train", 800), ("exit-train", 255), ("fit", 223), ("cal-a", 80), ("cal-b", 79), ("test", 360)]
             .map(|(name, pictures)| (name.to_owned(), pictures))
             .to_vec(),
+        subset: None,
         seen: "The backbone was trained on 800 pictures, none of which is used elsewhere.".into(),
         seen_is_warning: false,
         backbone: "vit_d6_w80_p2_8 (0.30 M parameters, 5.21 M multiply-accumulates per picture; weights: embedded)".into(),

@@ -12,7 +12,7 @@ mod series;
 mod style;
 mod svg;
 mod tables;
-mod text;
+pub(crate) mod text;
 mod usage;
 mod windows;
 

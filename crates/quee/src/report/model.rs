@@ -11,6 +11,8 @@ pub struct Report {
     pub recipe: String,
     /// Data set, as people write it.
     pub dataset: String,
+    /// How many of the published pictures there are, where some are missing.
+    pub subset: Option<String>,
     /// Number of pictures of each split, in order of use.
     pub splits: Vec<(String, usize)>,
     /// What is known about the pictures that the backbone has seen.

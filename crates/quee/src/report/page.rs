@@ -44,7 +44,15 @@ fn circumstances_of(report: &Report, seeds: &[u64]) -> String {
         n => format!(", mean of {n} seeds ({})", seeds.join(", ")),
     };
     let backend = fact(report, "backend").map_or(String::new(), |backend| format!(", backend {backend}"));
-    format!("Data: {}, {}{seeds}{backend}.", report.dataset, test_pictures(report))
+    format!("Data: {}, {}{seeds}{backend}.", data(report), test_pictures(report))
+}
+
+/// The data set, and what part of it there is.
+fn data(report: &Report) -> String {
+    match &report.subset {
+        None => report.dataset.clone(),
+        Some(subset) => format!("{} (development {subset})", report.dataset),
+    }
 }
 
 fn test_pictures(report: &Report) -> String {
@@ -84,7 +92,7 @@ fn summary(report: &Report) -> String {
     format!(
         "On {data}, {backbone} answers {pictures}. In float it is right on {float}% of them at {price} {unit} per picture: this is cost 1.0. \
          A policy decides for each picture, gate by gate, whether to answer or to go on, and at which bit-width.{main}",
-        data = report.dataset,
+        data = data(report),
         pictures = test_pictures(report),
         float = percent(report.float_accuracy),
         price = short(report.float_cost),

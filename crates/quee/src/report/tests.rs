@@ -24,6 +24,10 @@ fn the_page_shows_every_method_and_warns() {
     }
     report.seen_is_warning = true;
     assert!(render(&report).contains(r#"<p class="warning">"#));
+    assert!(!page.contains("subset"));
+    report.subset = Some("subset: 8,000 of 50,000 train and 2,000 of 10,000 test pictures".into());
+    let said = render(&report).matches("(development subset: 8,000 of 50,000 train").count();
+    assert!(said >= 6, "the first paragraph and every caption say so, {said} do");
 }
 
 #[test]
@@ -42,6 +46,7 @@ fn text_is_escaped_everywhere() {
     ] {
         *text = evil.to_owned();
     }
+    report.subset = Some(evil.to_owned());
     report.widths.iter_mut().for_each(|text| *text = evil.to_owned());
     report.methods.iter_mut().for_each(|m| (m.name, m.title) = (evil.to_owned(), evil.to_owned()));
     report.findings.iter_mut().for_each(|f| f.text = evil.to_owned());

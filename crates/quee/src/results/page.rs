@@ -1,6 +1,5 @@
 //! From a finished study to what the report shows.
 
-use quee_backbone::Backbone;
 use quee_heads::FourWay;
 use quee_policy::bootstrap::Interval;
 use quee_policy::study::MethodKind;
@@ -11,7 +10,7 @@ use super::{Study, summary};
 use crate::report::model::{
     CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict,
 };
-use crate::stages::prepare::Seen;
+use crate::stages::seen::Seen;
 use crate::stages::study::OPEN_LOOP;
 
 /// Settings of λ that the figure of exits and widths shows.
@@ -26,6 +25,7 @@ pub fn page(study: &Study) -> Report {
     Report {
         recipe: recipe.name.clone(),
         dataset: prepared.data.name.clone(),
+        subset: summary::subset(recipe, prepared),
         splits: prepared.splits.parts().iter().map(|(name, part)| ((*name).to_owned(), part.len())).collect(),
         seen: prepared.seen.sentence().to_owned(),
         seen_is_warning: prepared.seen == Seen::Unknown,

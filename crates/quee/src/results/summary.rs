@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use quee_backbone::Backbone;
 use quee_policy::bootstrap::Interval;
 use quee_policy::summary::{AtDrop, Difference};
 use serde::Serialize;
 
 use super::Study;
+use crate::recipe::Recipe;
 use crate::report::model::PredictorSummary;
+use crate::report::text::count;
+use crate::stages::prepare::Prepared;
 use crate::stages::study::{DYNAMIC, OPEN_LOOP};
 
 /// Name of the naive combination in results.
@@ -19,6 +21,8 @@ pub const NAIVE: &str = "naive combination";
 pub struct SummaryFile {
     recipe: String,
     dataset: String,
+    /// How many of the published pictures there are, where some are missing.
+    subset: Option<String>,
     test_samples: usize,
     splits: BTreeMap<String, usize>,
     backbone: String,
@@ -90,6 +94,7 @@ pub fn summary(study: &Study) -> SummaryFile {
     SummaryFile {
         recipe: study.recipe.name.clone(),
         dataset: prepared.data.name.clone(),
+        subset: subset(&study.recipe, prepared),
         test_samples: prepared.splits.test.len(),
         splits: prepared.splits.parts().iter().map(|(name, part)| ((*name).to_owned(), part.len())).collect(),
         backbone: prepared.backbone.name().to_owned(),
@@ -117,6 +122,29 @@ pub fn summary(study: &Study) -> SummaryFile {
         risk: risk(study),
         seconds_by_stage: study.seconds.clone(),
     }
+}
+
+/// How many pictures of the published data set are used, where it isn't all of them:
+/// `subset: 8,000 of 50,000 train and 2,000 of 10,000 test pictures`. Pictures that only the backbone has seen count.
+pub fn subset(recipe: &Recipe, prepared: &Prepared) -> Option<String> {
+    let (data, official) = (&prepared.data, prepared.data.official_size()?);
+    let mut size = data.part_sizes();
+    if recipe.data.limit_train > 0 {
+        let parts = prepared.splits.parts();
+        let drawn = if official.test > 0 { &parts[..5] } else { &parts[..] };
+        size.train = drawn.iter().map(|(_, part)| part.len()).sum();
+    }
+    if size.test > 0 {
+        size.test = prepared.splits.test.len();
+    }
+    if size.train >= official.train && size.test >= official.test {
+        return None;
+    }
+    let train = format!("subset: {} of {}", count(size.train), count(official.train));
+    Some(match official.test {
+        0 => format!("{train} pictures"),
+        test => format!("{train} train and {} of {} test pictures", count(size.test), count(test)),
+    })
 }
 
 fn difference_file(difference: &Difference) -> DifferenceFile {

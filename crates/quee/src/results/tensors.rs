@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use quee_backbone::Backbone;
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_policy::table::Outcomes;
 

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::prepare::Prepared;
-use super::walk::{Drive, Images, Program};
+use super::walk::{Drive, Program};
 use crate::recipe::{ExitFeatures, Recipe};
 
 /// Features behind every segment of one path: `[segment][picture · dim]`.
@@ -110,27 +110,19 @@ impl BackboneRuns {
     ) -> Result<Self> {
         let (splits, widths) = (&prepared.splits, &recipe.quant.widths);
         let segments = program.segments.len();
-        let pixels = |indices: &[usize]| prepared.images(indices);
-
-        let exit_pixels = pixels(&splits.exit_train);
-        let exit_images = Images { data: &exit_pixels, count: splits.exit_train.len() };
-        let mut exit_train = Vec::new();
-        for draw in draws(recipe) {
-            let path = |batch: usize| match draw {
-                None => vec![Width::FLOAT; segments],
-                Some(draw) => {
-                    let mut rng = ChaCha8Rng::seed_from_u64(recipe.data.split_seed);
-                    rng.set_stream(draw << 32 | batch as u64);
-                    random_path(tree, widths, &mut rng)
-                }
-            };
-            exit_train.push(program.paths_features(drive, exit_images, path, segments)?);
-        }
-
-        let along_tree = |indices: &Vec<usize>| {
-            let data = pixels(indices);
-            program.tree_features(drive, Images { data: &data, count: indices.len() }, tree, widths)
+        let draws = draws(recipe);
+        let path = |run: usize, batch: usize| match draws[run] {
+            None => vec![Width::FLOAT; segments],
+            Some(draw) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(recipe.data.split_seed);
+                rng.set_stream(draw << 32 | batch as u64);
+                random_path(tree, widths, &mut rng)
+            }
         };
+        let exit_pictures = prepared.pictures(&splits.exit_train);
+        let exit_train = program.paths_features(drive, &exit_pictures, draws.len(), path, segments)?;
+
+        let along_tree = |indices: &Vec<usize>| program.tree_features(drive, &prepared.pictures(indices), tree, widths);
         let tree = PerSplit {
             fit: along_tree(&splits.fit)?,
             cal_a: along_tree(&splits.cal_a)?,
@@ -140,10 +132,8 @@ impl BackboneRuns {
 
         let mut statics = Vec::new();
         for width in static_widths(recipe) {
-            let along = |indices: &Vec<usize>| {
-                let data = pixels(indices);
-                program.path_features(drive, Images { data: &data, count: indices.len() }, &vec![width; segments])
-            };
+            let path = vec![width; segments];
+            let along = |indices: &Vec<usize>| program.path_features(drive, &prepared.pictures(indices), &path);
             let (cal_a, cal_b) = (along(&splits.cal_a)?, along(&splits.cal_b)?);
             statics.push(StaticFeatures { width, cal_a, cal_b, test: along(&splits.test)? });
         }

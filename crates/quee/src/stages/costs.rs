@@ -82,7 +82,7 @@ impl Counted {
     pub fn bits(&self, stem: Width, widths: &[Width]) -> BitTable {
         BitTable {
             stem_macs: self.stem.macs() as f64,
-            stem_bits: f64::from(stem.weight_bits()),
+            stem_bits: self.stem.mean_weight_bits(stem),
             segment_macs: self.segment_macs(),
             width_bits: widths.iter().map(|w| f64::from(w.weight_bits())).collect(),
         }

@@ -10,7 +10,6 @@ use super::backbone_runs::BackboneRuns;
 use super::prepare::Prepared;
 use crate::cancel::Cancel;
 use crate::recipe::Recipe;
-use quee_backbone::Backbone;
 
 /// Trains one exit per segment but the last; the last is the backbone's own classifier.
 ///

@@ -1,6 +1,8 @@
 //! What an experiment does, step by step. Each file is one stage; `run` puts them in order.
 //!
 //! - [`prepare`]: data, splits, backbone
+//! - [`seen`]: which pictures the backbone has seen
+//! - [`source`]: pictures batch by batch
 //! - [`walk`]: the backbone along paths
 //! - [`backbone_runs`]: all runs that a study needs, independent of seeds
 //! - [`costs`]: counted operations and measured time
@@ -15,5 +17,7 @@ pub mod costs;
 pub mod exits;
 pub mod gates;
 pub mod prepare;
+pub mod seen;
+pub mod source;
 pub mod study;
 pub mod walk;

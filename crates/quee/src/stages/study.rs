@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use quee_backbone::Backbone;
 use quee_heads::quality::{self, ReliabilityBin};
 use quee_heads::{ABSENT, FeatureSpec, FourWay, PredictorRow};
 use quee_policy::cost::Ledger;

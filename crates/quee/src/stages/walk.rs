@@ -6,11 +6,11 @@
 use quee_backbone::{Backbone, ExecError, Executor, Value};
 use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
-use rayon::prelude::*;
 
 use crate::backend::Engine;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
+use crate::stages::source::{Pictures, over_batches};
 
 /// A backbone cut into segments.
 pub struct Program<'a> {
@@ -20,15 +20,6 @@ pub struct Program<'a> {
     pub segments: &'a [usize],
     /// Width of the stem on quantized paths.
     pub stem: Width,
-}
-
-/// Pictures, normalised, `[n, C, H, W]`.
-#[derive(Clone, Copy)]
-pub struct Images<'a> {
-    /// Pixel values, row-major.
-    pub data: &'a [f32],
-    /// Number of pictures.
-    pub count: usize,
 }
 
 /// What keeps a long stage polite: where to run, when to stop, whom to tell.
@@ -152,13 +143,14 @@ impl Program<'_> {
     pub fn tree_features(
         &self,
         drive: &Drive,
-        images: Images,
+        images: &dyn Pictures,
         tree: &PathTree,
         widths: &[Width],
     ) -> anyhow::Result<Vec<Vec<f32>>> {
         let batches = self.over_batches(drive, images, |executor, batch, _| {
             let mut nodes = vec![Vec::new(); tree.node_count()];
             self.run_tree(executor, batch, tree, widths, &mut |node, features| nodes[node] = features)?;
+            drive.progress.advance(self.count(batch));
             Ok(nodes)
         })?;
         Ok(concatenate(batches, tree.node_count()))
@@ -168,48 +160,52 @@ impl Program<'_> {
     ///
     /// # Errors
     /// What the executor reports, or a wish to stop.
-    pub fn path_features(&self, drive: &Drive, images: Images, path: &[Width]) -> anyhow::Result<Vec<Vec<f32>>> {
-        self.paths_features(drive, images, |_| path.to_vec(), path.len())
+    pub fn path_features(&self, drive: &Drive, images: &dyn Pictures, path: &[Width]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let mut runs = self.paths_features(drive, images, 1, |_, _| path.to_vec(), path.len())?;
+        Ok(runs.swap_remove(0))
     }
 
-    /// As [`path_features`](Self::path_features), with a path of its own for every batch.
+    /// As [`path_features`](Self::path_features) for `runs` passes over the pictures, which are prepared once; the path is
+    /// that of pass and batch, in this order. The result is by pass.
     ///
     /// # Errors
     /// What the executor reports, or a wish to stop.
     pub fn paths_features(
         &self,
         drive: &Drive,
-        images: Images,
-        path_of_batch: impl Fn(usize) -> Vec<Width> + Sync,
+        images: &dyn Pictures,
+        runs: usize,
+        path_of: impl Fn(usize, usize) -> Vec<Width> + Sync,
         segments: usize,
-    ) -> anyhow::Result<Vec<Vec<f32>>> {
+    ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
         let batches = self.over_batches(drive, images, |executor, batch, index| {
-            self.run_path(executor, batch, &path_of_batch(index))
+            let mut lists = Vec::with_capacity(runs * segments);
+            for run in 0..runs {
+                drive.cancel.check()?;
+                lists.extend(self.run_path(executor, batch, &path_of(run, index))?);
+                drive.progress.advance(self.count(batch));
+            }
+            Ok(lists)
         })?;
-        Ok(concatenate(batches, segments))
+        let mut lists = concatenate(batches, runs * segments).into_iter();
+        Ok((0..runs).map(|_| lists.by_ref().take(segments).collect()).collect())
+    }
+
+    /// Pictures in a batch.
+    fn count(&self, batch: &[f32]) -> usize {
+        batch.len() / self.backbone.image_shape().iter().product::<usize>()
     }
 
     /// Runs `work` on every batch, batches in parallel, each with an executor of its own; results in order.
     fn over_batches<T: Send>(
         &self,
         drive: &Drive,
-        images: Images,
-        work: impl Fn(&mut dyn Executor, &[f32], usize) -> Result<T, ExecError> + Sync,
+        images: &dyn Pictures,
+        work: impl Fn(&mut dyn Executor, &[f32], usize) -> anyhow::Result<T> + Sync,
     ) -> anyhow::Result<Vec<T>> {
-        let picture: usize = self.backbone.image_shape().iter().product();
-        assert_eq!(images.data.len(), images.count * picture);
-        images
-            .data
-            .par_chunks(drive.batch * picture)
-            .enumerate()
-            .map(|(index, batch)| {
-                drive.cancel.check()?;
-                let mut executor = drive.engine.executor();
-                let result = work(executor.as_mut(), batch, index)?;
-                drive.progress.advance(batch.len() / picture);
-                Ok(result)
-            })
-            .collect()
+        over_batches(images, drive.batch, drive.cancel, |index, batch| {
+            work(drive.engine.executor().as_mut(), batch, index)
+        })
     }
 }
 

@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use quee_backbone::Backbone;
 use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::presets::{self, Preset};
 use quee_backbone::tensor_file::{TensorData, encode};
-use quee_backbone::vit::{Vit, VitConfig};
-use quee_data::{Dataset, TrainingRequest, TrainingSplit, augment, normalize};
+use quee_backbone::{Backbone, NamedTensor, Variant};
+use quee_data::{Dataset, TrainingRequest, TrainingSplit, Transform};
 use quee_train::training::{AnyError, accuracy};
-use quee_train::{NamedTensor, Part, TrainDevice, TrainError, TrainState, train};
-use rand_chacha::ChaCha8Rng;
+use quee_train::{Part, TrainDevice, TrainError, TrainState, train};
 use sha2::{Digest, Sha256};
 
 pub use self::settings::{BASE, Settings};
 use self::watch::Watch;
 use crate::cancel::{Cancel, Cancelled};
 use crate::output::{hidden_file, write_whole};
-use crate::stages::prepare::{NOTE_DATASET, NOTE_TRAIN_INDICES, in_data_folder};
+use crate::stages::prepare::{load_data, transform_of};
+use crate::stages::seen::{NOTE_DATASET, NOTE_TRAIN_INDICES};
 
 /// Note of a state: what decides how the training goes.
 const NOTE_FINGERPRINT: &str = "fingerprint";
@@ -49,7 +49,7 @@ pub struct TrainingArgs {
     /// Change one setting; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// File or folder with the data set [default: below QUEE_DATA, or what is embedded]
+    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Where the weights go, in safetensors; the state of an unfinished training lies beside them, with `.state` at its end [default: in runs/, named after preset and data set]
@@ -71,6 +71,8 @@ pub struct Job<'a> {
     args: &'a TrainingArgs,
     /// What the recipe says.
     pub settings: Settings,
+    /// Architecture by name, with the picture size of the recipe.
+    pub preset: Preset,
     /// Pictures and labels.
     pub data: Dataset,
     split: TrainingSplit,
@@ -96,8 +98,8 @@ impl<'a> Job<'a> {
             DeviceChoice::Cpu => TrainDevice::cpu(),
             DeviceChoice::Gpu => TrainDevice::gpu()?,
         };
-        let path = args.data.clone().or_else(|| in_data_folder(&settings.dataset));
-        let data = quee_data::load(&settings.dataset, path.as_deref())?;
+        let preset = presets::find(&settings.preset)?;
+        let data = load_data(&settings.dataset, args.data.clone())?;
         let split = TrainingSplit::draw(&TrainingRequest {
             labels: &data.labels,
             official_test: data.official_test.clone(),
@@ -106,56 +108,43 @@ impl<'a> Job<'a> {
             test: settings.test_pictures,
             seed: settings.split_seed,
         })?;
-        Ok(Self { args, settings, data, split, device, out })
+        Ok(Self { args, settings, preset, data, split, device, out })
     }
 
-    /// The dimensions of `config` for this recipe and data set.
-    pub fn dimensions(&self, config: &VitConfig) -> VitConfig {
-        let image = if self.settings.image > 0 { self.settings.image } else { config.image };
-        VitConfig { image, classes: self.data.classes, ..config.clone() }
+    /// How the backbone differs from its preset.
+    pub fn variant(&self) -> Variant {
+        Variant { image: (self.settings.image > 0).then_some(self.settings.image), pool: None }
     }
 
     /// Trains `backbone`, or goes on where an earlier run was stopped, reports on the test part, and writes the weights.
     /// `earlier` are pictures of this data set that the backbone has seen before.
     ///
     /// # Errors
-    /// When the backbone takes other pictures, *test* holds pictures that it has seen, the state belongs to another training, something cannot be
-    /// written, or a wish to stop; the state is kept then.
-    pub fn run(
-        &self,
-        backbone: &Vit,
-        normalization: (&[f32], &[f32]),
-        earlier: &[usize],
-        cancel: &Cancel,
-    ) -> Result<()> {
-        ensure!(
-            self.data.shape() == backbone.image_shape(),
-            "preset `{}` takes pictures of {:?}, data set `{}` has {:?}; hint: choose another `preset` or `image`",
-            self.settings.preset,
-            backbone.image_shape(),
-            self.data.name,
-            self.data.shape()
-        );
+    /// When *test* holds pictures that the backbone has seen, a picture cannot be had, the state belongs to another training,
+    /// something cannot be written, or a wish to stop; the state is kept then.
+    pub fn run(&self, backbone: &dyn Backbone, earlier: &[usize], cancel: &Cancel) -> Result<()> {
         if let Some(index) = self.split.test.iter().find(|index| earlier.contains(index)) {
             bail!(
                 "picture {index} is for testing, but the weights have been trained on it; hint: choose the `split_seed` and sizes that the weights were made with"
             );
         }
+        let transform = transform_of(&self.preset, backbone.image_shape());
         let TrainingSplit { train: train_part, validation: validation_part, test: test_part } = &self.split;
         let labels = [train_part, validation_part, test_part].map(|part| self.data.labels_of(part));
         let [train_labels, validation_labels, test_labels] = &labels;
+        let plain = |index: usize| Ok(self.data.batch(&[index], &transform)?);
         let training = Part {
             labels: train_labels,
-            picture: &|place, rng| Ok(self.changed(train_part[place], normalization, rng)),
+            picture: &|place, rng| {
+                let stored = self.data.picture(train_part[place])?;
+                Ok(transform.augmented(stored, &self.settings.augment, rng)?)
+            },
         };
-        let validation = Part {
-            labels: validation_labels,
-            picture: &|place, _| Ok(self.plain(validation_part[place], normalization)),
-        };
+        let validation = Part { labels: validation_labels, picture: &|place, _| plain(validation_part[place]) };
         let validation = (!validation_labels.is_empty()).then_some(validation);
 
         let config = self.settings.config();
-        let fingerprint = self.fingerprint(backbone);
+        let fingerprint = self.fingerprint(backbone, &transform)?;
         let mut state_file = self.out.clone().into_os_string();
         state_file.push(".state");
         let state_file = PathBuf::from(state_file);
@@ -184,13 +173,10 @@ impl<'a> Job<'a> {
             other => other?,
         };
         drop(watch);
-        let best = Vit::load(
-            backbone.name(),
-            backbone.config().clone(),
-            Checkpoint::from_tensors("the trained backbone", trained.tensors.clone()),
-        )?;
-        let test = Part { labels: test_labels, picture: &|place, _| Ok(self.plain(test_part[place], normalization)) };
-        let test = accuracy(&best, test, &self.device)?;
+        let best = Checkpoint::from_tensors("the trained backbone", trained.tensors.clone());
+        let best = self.preset.load(&self.variant(), best)?;
+        let test = Part { labels: test_labels, picture: &|place, _| plain(test_part[place]) };
+        let test = accuracy(best.as_ref(), test, &self.device)?;
         eprintln!("epoch {}: accuracy {test:.4} on {} test pictures", trained.epoch, test_labels.len());
         let outcome = [
             ("epoch", trained.epoch.to_string()),
@@ -208,22 +194,8 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// A training picture, changed at random.
-    fn changed(&self, index: usize, (mean, std): (&[f32], &[f32]), rng: &mut ChaCha8Rng) -> Vec<f32> {
-        let shape = self.data.shape();
-        // Changed on the 0–1 scale, where the fill is black, then normalised.
-        let mut changed = augment(&self.data.unit_images(&[index]), shape, &self.settings.augment, rng);
-        normalize(&mut changed, shape[1] * shape[2], mean, std);
-        changed
-    }
-
-    /// A picture as it is.
-    fn plain(&self, index: usize, (mean, std): (&[f32], &[f32])) -> Vec<f32> {
-        self.data.images(&[index], mean, std)
-    }
-
     /// The state that an unfinished run of this training has left.
-    fn earlier_state(&self, file: &Path, backbone: &Vit, fingerprint: &str) -> Result<Option<TrainState>> {
+    fn earlier_state(&self, file: &Path, backbone: &dyn Backbone, fingerprint: &str) -> Result<Option<TrainState>> {
         if self.args.restart || !file.exists() {
             return Ok(None);
         }
@@ -240,7 +212,7 @@ impl<'a> Job<'a> {
     }
 
     /// A hash of what decides how the training goes: the program's version, settings, pictures and starting weights.
-    fn fingerprint(&self, backbone: &Vit) -> String {
+    fn fingerprint(&self, backbone: &dyn Backbone, transform: &Transform) -> Result<String> {
         let mut hash = Sha256::new();
         hash.update(env!("CARGO_PKG_VERSION"));
         hash.update(toml::to_string(&self.settings).expect("settings are plain values"));
@@ -251,12 +223,12 @@ impl<'a> Job<'a> {
         self.data.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
         let step = self.data.len().div_ceil(FINGERPRINT_PICTURES).max(1);
         let some: Vec<usize> = (0..self.data.len()).step_by(step).collect();
-        self.data.unit_images(&some).iter().for_each(|value| hash.update(value.to_le_bytes()));
+        self.data.batch(&some, transform)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
         for param in backbone.params() {
             hash.update(&param.name);
             param.data.iter().for_each(|value| hash.update(value.to_le_bytes()));
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     fn write(&self, tensors: &[NamedTensor], earlier: &[usize], outcome: [(&str, String); 3]) -> Result<()> {
