@@ -83,7 +83,8 @@ fn small_cifar() -> Vec<u8> {
     };
     let names = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
     let batches = names.map(|name| (format!("{ROOT}/{name}.bin"), batch(if name == "test_batch" { 10 } else { 6 })));
-    let list: Vec<(&str, &[u8])> = batches.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    let mut list: Vec<(&str, &[u8])> = batches.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    list.push(("cifar-10-batches-bin/batches.meta.txt", b"a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n"));
     archive(&list, |_| ())
 }
 
@@ -108,12 +109,16 @@ fn an_archive_is_fetched_unpacked_and_checked() {
     assert_eq!(server.requests()[2], format!("GET /{ARCHIVE} HTTP/1.1"));
     assert_eq!(server.header(2, "range"), Some(format!("bytes={half}-")));
     let found = files(data.path());
-    assert_eq!(found.len(), 7, "{found:?}");
+    assert_eq!(found.len(), 8, "{found:?}");
     assert!(found.iter().all(|name| name.starts_with("cifar10/cifar-10-batches-bin/")), "{found:?}");
 
     // Nothing is fetched twice, whoever is asked.
     let again = run(&["data", "fetch", "cifar10", "--from", "http://127.0.0.1:1"], data.path());
     assert!(stdout(&again).contains("was there already"));
+
+    let text = stdout(&run(&["data", "verify", "cifar10"], data.path()));
+    assert!(text.contains("subset: 30 of 50,000 training pictures, 10 of 10,000 test pictures"), "{text}");
+    assert_eq!(text.matches("sha256 right").count(), 7, "{text}");
 
     // A changed byte and a lost file are found and named.
     let folder = data.path().join("cifar10").join(ROOT);

@@ -427,7 +427,7 @@ mod tests {
         }
         let (low, high) = (widths.iter().copied().fold(f32::MAX, f32::min), widths.iter().copied().fold(0.0, f32::max));
         // A quarter of 3,200 pixels: 20 to 40 wide; one pixel for rounding.
-        assert!(low >= 19.0 && low < 22.0 && high <= 41.0 && high > 38.0, "{low} to {high}");
+        assert!((19.0..22.0).contains(&low) && (38.0..=41.0).contains(&high), "{low} to {high}");
         // Nothing of the allowed shape fits: the middle, as wide as allowed.
         let impossible = ResizedCrop { scale: [1.0, 1.0], ratio: [1.0, 1.0] };
         let middle = random_part(

@@ -142,3 +142,36 @@ fn no_damage_to_a_picture_makes_the_reader_panic() {
         }
     }
 }
+
+/// ImageNet's layout, where a folder with data lies beside the project.
+#[test]
+fn every_published_photograph_is_decoded() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let shared = std::env::var_os("QUEE_SHARED").map_or(shared, |folder| Path::new(&folder).join("data"));
+    if !shared.join("imagenet").is_dir() {
+        eprintln!("SKIPPED: no ImageNet in {}", shared.display());
+        return;
+    }
+    let data = quee_data::load("imagenet", Some(&shared)).unwrap();
+    let sizes = data.part_sizes();
+    let official = data.official_size().unwrap();
+    assert!(sizes.train > 0 && sizes.train <= official.train && sizes.test > 0 && sizes.test <= official.test);
+    assert!(
+        data.class_names.iter().all(|name| !name.starts_with('n') || !name[1..].bytes().all(|b| b.is_ascii_digit()))
+    );
+    let transform = Transform {
+        channels: 3,
+        height: 32,
+        width: 32,
+        crop: 1.0,
+        interpolation: Interpolation::Bilinear,
+        mean: vec![0.485, 0.456, 0.406],
+        std: vec![0.229, 0.224, 0.225],
+    };
+    // Of the whole of ImageNet, three thousand are enough.
+    let chosen: Vec<usize> = (0..data.len()).step_by(data.len().div_ceil(3000)).collect();
+    let values = data.batch(&chosen, &transform).unwrap();
+    let mean = values.iter().sum::<f32>() / values.len() as f32;
+    // Photographs are normalised by their own statistics.
+    assert!(mean.abs() < 0.3, "{mean}");
+}

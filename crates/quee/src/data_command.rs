@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use quee_data::PartSizes;
 use quee_data::fetch::sources::{self, Origin, SOURCES};
 use quee_data::fetch::verify::{locate, thousands};
 use quee_data::fetch::{Checksum, FileState, Mirror, Report, Source, fetch_dataset, verify};
@@ -79,7 +80,7 @@ fn list(folder: &Folder) -> Result<String> {
             (Origin::ByHand(_), false) => format!("by hand: `quee data fetch {}` tells how", source.name),
             (_, false) => source.how(),
         };
-        let (train, test) = (thousands(source.train), thousands(source.test));
+        let (train, test) = (thousands(source.size().train), thousands(source.size().test));
         writeln!(text, "{:10} {train:>10} {test:>8} {:>8}  {place}", source.name, source.classes)?;
     }
     Ok(text)
@@ -144,7 +145,7 @@ fn describe(source: &Source, report: &Report) -> String {
     }
     match &report.structure {
         Err(error) => text += &format!("  UNREADABLE: {error}\n"),
-        Ok([train, test]) => {
+        Ok(PartSizes { train, test }) => {
             text += &format!("  {} training and {} test pictures", thousands(*train), thousands(*test));
             text += &report.subset(source).map_or(", complete\n".into(), |subset| format!("\n  {subset}\n"));
         }

@@ -1,16 +1,14 @@
 //! Where each data set comes from.
 
 use super::{Checksum, FetchError, Limits};
+use crate::PartSizes;
+use crate::catalog::official_size;
 
 /// A data set that quee knows.
 #[derive(Debug)]
 pub struct Source {
     /// Its name.
     pub name: &'static str,
-    /// Pictures of the official training part.
-    pub train: usize,
-    /// Pictures of the official test part; 0 where there is none.
-    pub test: usize,
     /// Number of classes.
     pub classes: usize,
     /// Under which terms it may be used.
@@ -62,16 +60,12 @@ const SVHN: &str = "http://ufldl.stanford.edu/housenumbers";
 pub static SOURCES: &[Source] = &[
     Source {
         name: "digits",
-        train: 1797,
-        test: 0,
         classes: 10,
         terms: "CC BY 4.0; E. Alpaydin, C. Kaynak, \"Optical Recognition of Handwritten Digits\", UCI Machine Learning Repository, 1998",
         origin: Origin::Inside,
     },
     Source {
         name: "cifar10",
-        train: 50_000,
-        test: 10_000,
         classes: 10,
         terms: CIFAR_TERMS,
         origin: Origin::Archive {
@@ -87,8 +81,6 @@ pub static SOURCES: &[Source] = &[
     },
     Source {
         name: "cifar100",
-        train: 50_000,
-        test: 10_000,
         classes: 100,
         terms: CIFAR_TERMS,
         origin: Origin::Archive {
@@ -104,8 +96,6 @@ pub static SOURCES: &[Source] = &[
     },
     Source {
         name: "svhn",
-        train: 73_257,
-        test: 26_032,
         classes: 10,
         terms: "NON-COMMERCIAL use only; cite Y. Netzer et al., \"Reading Digits in Natural Images with Unsupervised Feature Learning\", NIPS workshop 2011 (http://ufldl.stanford.edu/housenumbers)",
         origin: Origin::Files(&[
@@ -125,8 +115,6 @@ pub static SOURCES: &[Source] = &[
     },
     Source {
         name: "imagenet",
-        train: 1_281_167,
-        test: 50_000,
         classes: 1000,
         terms: "NON-COMMERCIAL research and educational use only; cite O. Russakovsky et al., \"ImageNet Large Scale Visual Recognition Challenge\", IJCV 2015 (https://www.image-net.org/download)",
         origin: Origin::ByHand(
@@ -149,6 +137,11 @@ pub fn find(name: &str) -> Result<&'static Source, FetchError> {
 }
 
 impl Source {
+    /// Pictures of its official parts.
+    pub fn size(&self) -> PartSizes {
+        official_size(self.name).unwrap_or(PartSizes { train: 0, test: 0 })
+    }
+
     /// The files to download.
     pub fn files(&self) -> &[RemoteFile] {
         match &self.origin {
@@ -180,6 +173,7 @@ mod tests {
     fn every_entry_is_well_formed() {
         for source in SOURCES {
             assert!(source.terms.len() > 20, "{}", source.name);
+            assert!(crate::NAMES.contains(&source.name) && source.size().train > 0, "{}", source.name);
             for file in source.files() {
                 let digits = if file.checksum.algorithm == Algorithm::Md5 { 32 } else { 64 };
                 assert_eq!(file.checksum.hex.len(), digits, "{}", file.name);

@@ -3,7 +3,7 @@
 //! Two questions are asked. Do the bytes have the checksums that are known: the published one of an official file, or
 //! those that [`unpack`](mod@super::unpack) wrote down when it took the files out of an archive? And do the files have
 //! the structure of their format, which is what [`crate::load`] finds out? A file without a known checksum, such as a
-//! subset that somebody cut, is judged by its structure alone.
+//! subset that somebody cut, is judged by its structure alone. Folders of pictures are counted, the pictures not decoded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::sources::Origin;
 use super::unpack::SUMS;
 use super::{Algorithm, Checksum, FetchError, Source};
-use crate::DataError;
+use crate::{DataError, PartSizes};
 
 /// What is known about one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Report {
     /// Files by path below the folder.
     pub files: Vec<(String, FileState)>,
     /// Pictures of the training and the test part, or why they cannot be read.
-    pub structure: Result<[usize; 2], DataError>,
+    pub structure: Result<PartSizes, DataError>,
 }
 
 impl Report {
@@ -53,12 +53,15 @@ impl Report {
 
     /// How much of the official data set is there, where it is not all: `subset: 8,000 of 50,000 training pictures`.
     pub fn subset(&self, source: &Source) -> Option<String> {
-        let [train, test] = *self.structure.as_ref().ok()?;
+        let (found, official) = (self.structure.as_ref().ok()?, source.size());
         let part = |found: usize, official: usize, what: &str| {
             (found != official).then(|| format!("{} of {} {what} pictures", thousands(found), thousands(official)))
         };
         let parts: Vec<String> =
-            [part(train, source.train, "training"), part(test, source.test, "test")].into_iter().flatten().collect();
+            [part(found.train, official.train, "training"), part(found.test, official.test, "test")]
+                .into_iter()
+                .flatten()
+                .collect();
         (!parts.is_empty()).then(|| format!("subset: {}", parts.join(", ")))
     }
 }
@@ -125,10 +128,7 @@ pub fn verify(source: &Source, data: &Path) -> Result<Report, FetchError> {
             }
         }
     }
-    let structure = crate::load(source.name, place.as_deref()).map(|data| {
-        let test = data.official_test.as_ref().map_or(0, ExactSizeIterator::len);
-        [data.len() - test, test]
-    });
+    let structure = crate::load(source.name, place.as_deref()).map(|data| data.part_sizes());
     Ok(Report { place, files, structure })
 }
 
@@ -175,7 +175,11 @@ mod tests {
 
     #[test]
     fn a_part_of_a_data_set_is_called_a_subset() {
-        let report = |structure| Report { place: None, files: Vec::new(), structure: Ok(structure) };
+        let report = |[train, test]: [usize; 2]| Report {
+            place: None,
+            files: Vec::new(),
+            structure: Ok(PartSizes { train, test }),
+        };
         let cifar10 = find("cifar10").unwrap();
         assert_eq!(report([50_000, 10_000]).subset(cifar10), None);
         let text = report([8000, 10_000]).subset(cifar10).unwrap();
@@ -195,7 +199,7 @@ mod tests {
             (wrong, true),
         ] {
             let files = vec![("x".into(), FileState::NoReference), ("y".into(), state)];
-            assert_eq!(Report { place: None, files, structure: Ok([1, 1]) }.broken(), broken);
+            assert_eq!(Report { place: None, files, structure: Ok(PartSizes { train: 1, test: 1 }) }.broken(), broken);
         }
     }
 

@@ -137,7 +137,7 @@ mod tests {
 
     fn checkpoint(notes: &[(&str, &str)]) -> Checkpoint {
         let notes: BTreeMap<_, _> = notes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let tensor = TensorData::f32("a".to_owned(), vec![1], [0.0].into_iter());
+        let tensor = TensorData::f32("a".to_owned(), vec![1], [0.0]);
         Checkpoint::parse(&encode(&[tensor], &notes), "w.safetensors").unwrap()
     }
 
