@@ -132,6 +132,7 @@ impl<'a> Job<'a> {
         let TrainingSplit { train: train_part, validation: validation_part, test: test_part } = &self.split;
         let labels = [train_part, validation_part, test_part].map(|part| self.data.labels_of(part));
         let [train_labels, validation_labels, test_labels] = &labels;
+        let plain = |index: usize| Ok(self.data.batch(&[index], &transform)?);
         let training = Part {
             labels: train_labels,
             picture: &|place, rng| {
@@ -139,10 +140,7 @@ impl<'a> Job<'a> {
                 Ok(transform.augmented(stored, &self.settings.augment, rng)?)
             },
         };
-        let validation = Part {
-            labels: validation_labels,
-            picture: &|place, _| Ok(self.data.batch(&[validation_part[place]], &transform)?),
-        };
+        let validation = Part { labels: validation_labels, picture: &|place, _| plain(validation_part[place]) };
         let validation = (!validation_labels.is_empty()).then_some(validation);
 
         let config = self.settings.config();
@@ -177,8 +175,7 @@ impl<'a> Job<'a> {
         drop(watch);
         let best = Checkpoint::from_tensors("the trained backbone", trained.tensors.clone());
         let best = self.preset.load(&self.variant(), best)?;
-        let test =
-            Part { labels: test_labels, picture: &|place, _| Ok(self.data.batch(&[test_part[place]], &transform)?) };
+        let test = Part { labels: test_labels, picture: &|place, _| plain(test_part[place]) };
         let test = accuracy(best.as_ref(), test, &self.device)?;
         eprintln!("epoch {}: accuracy {test:.4} on {} test pictures", trained.epoch, test_labels.len());
         let outcome = [
