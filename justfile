@@ -46,7 +46,7 @@ show RECIPE *ARGS:
 predict *ARGS:
     {{ quee }} predict "$@"
 
-# Train the backbone of an experiment from scratch: just pretrain digits
+# Train the backbone of an experiment from scratch: just pretrain digits (hours for the others)
 pretrain NAME *ARGS:
     @shift; {{ quee }} pretrain experiments/{{ NAME }}/pretrain.toml "$@"
 
@@ -58,9 +58,9 @@ data *ARGS:
 weights *ARGS:
     {{ quee }} weights "$@"
 
-# Train a pretrained backbone on another data set: just finetune experiments/cifar10/finetune.toml --weights FILE
-finetune RECIPE *ARGS:
-    {{ quee }} finetune "$@"
+# Train a pretrained backbone on another data set: just finetune cifar10 --weights FILE
+finetune NAME *ARGS:
+    @shift; {{ quee }} finetune experiments/{{ NAME }}/finetune.toml "$@"
 
 # Check everything: format, lints, documentation, tests
 [group('developer')]

@@ -136,19 +136,23 @@ fn comparison(difference: &Difference) -> Finding {
     Finding { text, verdict }
 }
 
-/// Widths whose static accuracy on *cal-a* is within half a point of the cheapest width leave a policy little to choose.
+/// Points by which a width must be more accurate than the next cheaper one to be worth its price.
+const LEAST_STEP: f64 = 0.5;
+
+/// Widths that at full depth are hardly more accurate on *cal-a* than a cheaper one leave a policy little to choose.
 fn flat_ladder(study: &Study) -> Option<Finding> {
     let seed = &study.seeds[0];
     let statics = seed.result.methods.iter().find(|m| m.name == "static width")?;
     let of_tree = &statics.settings[..study.recipe.quant.widths.len()];
-    let accuracies: Vec<f64> = of_tree.iter().map(|s| s.cal.accuracy()).collect();
-    let spread =
-        accuracies.iter().fold(f64::MIN, |m, a| m.max(*a)) - accuracies.iter().fold(f64::MAX, |m, a| m.min(*a));
-    (accuracies.len() > 1 && spread < 0.005).then(|| Finding {
+    let mut by_cost: Vec<_> = of_tree.iter().collect();
+    by_cost.sort_by(|a, b| a.cal.mean_cost().total_cmp(&b.cal.mean_cost()));
+    let flat = by_cost.windows(2).filter(|pair| 100.0 * (pair[1].cal.accuracy() - pair[0].cal.accuracy()) < LEAST_STEP);
+    let flat: Vec<String> = flat.map(|pair| format!("{} than {}", pair[1].name, pair[0].name)).collect();
+    (!flat.is_empty()).then(|| Finding {
         text: format!(
-            "All widths of the tree are within {:.1} points of each other on cal-a: the cheapest always wins and a policy has little \
-             to choose from. Lower widths would give it a ladder.",
-            100.0 * spread
+            "At full depth, some widths are less than {LEAST_STEP} points more accurate on cal-a than a cheaper one ({}): they give a \
+             policy little to choose from. `quee ladder` proposes widths that differ.",
+            flat.join(", ")
         ),
         verdict: Verdict::Note,
     })
