@@ -23,6 +23,8 @@ fn presets_have_their_published_size() {
         ("vit_small_patch16_224", 4610.0, 22.05),
         ("vit_base_patch16_224", 17_580.0, 86.57),
         ("deit_tiny_distilled_patch16_224", 1270.0, 5.91),
+        ("mixer_s16_224", 3790.0, 18.53),
+        ("mixer_b16_224", 12_620.0, 59.88),
     ] {
         let (counted, held) = millions(name);
         assert!((counted / macs - 1.0).abs() < 0.03, "{name}: {counted} M multiply-accumulates, expected {macs} M");
