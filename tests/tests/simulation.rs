@@ -102,8 +102,7 @@ fn lower_widths_agree_for_most_pictures() {
 #[test]
 fn a_mixer_runs_the_tree_of_paths_in_integers() {
     let folder = workspace().join("tests/fixtures/golden");
-    let config =
-        MixerConfig { image: 20, channels: 3, patch: 4, dim: 24, depth: 2, token_hidden: 12, hidden: 48 };
+    let config = MixerConfig { image: 20, channels: 3, patch: 4, dim: 24, depth: 2, token_hidden: 12, hidden: 48 };
     let weights = Checkpoint::read(&folder.join("mixer_micro.safetensors")).unwrap();
     let backbone = architecture::load(&config, "mixer_micro", weights, false).unwrap();
     let mut expected = Checkpoint::read(&folder.join("mixer_micro.expected.safetensors")).unwrap();

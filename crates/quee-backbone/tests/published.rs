@@ -31,3 +31,12 @@ fn presets_have_their_published_size() {
         assert!((held / parameters - 1.0).abs() < 0.01, "{name}: {held} M parameters, expected {parameters} M");
     }
 }
+
+#[test]
+fn operations_read_every_parameter_once() {
+    for preset in presets::all() {
+        let backbone = preset.skeleton(10);
+        let held: usize = backbone.params().iter().map(|param| param.shape.iter().product::<usize>()).sum();
+        assert_eq!(BackboneCost::count(&*backbone).unwrap().parameters(), held as u64, "{}", preset.name);
+    }
+}
