@@ -42,6 +42,10 @@ ladder NAME *ARGS:
 show RECIPE *ARGS:
     {{ quee }} recipe show{{ settings }} "$@"
 
+# Print what a backbone computes: just inspect vit_tiny_patch16_224, just inspect weights.pth
+inspect WHAT *ARGS:
+    {{ quee }} inspect backbone "$@"
+
 # Classify pictures of your own with a stored policy: just predict --run runs/digits/latest --budget 0.02 IMAGE…
 predict *ARGS:
     {{ quee }} predict "$@"

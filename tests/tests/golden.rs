@@ -1,7 +1,7 @@
 //! Imported checkpoints mean here what they mean in the public PyTorch implementations.
 //!
 //! `fixtures/golden` holds small backbones with random weights, evaluated in float32 by timm 1.0.31 and by the published
-//! T2T-ViT definition. `make.py` there made those of other sizes and poolings. For each `<name>`: the configuration (`.json`), the weights under their public names (`.safetensors`
+//! T2T-ViT definition. `make.py` there made those of other sizes and poolings and that of the Mixer. For each `<name>`: the configuration (`.json`), the weights under their public names (`.safetensors`
 //! or `.pth.tar`), and `.expected.safetensors` with `input` [B, C, H, W], `logits` [B, classes] and, where recorded,
 //! `tokens_in` [B, T, D] and `block_0` … [B, T, D]. Every executor must agree with all of them.
 //!
@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use quee_backbone::architecture::{self, Architecture};
 use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::families::mixer::MixerConfig;
 use quee_backbone::families::t2t::T2tConfig;
 use quee_backbone::vit::VitConfig;
 use quee_backbone::{Backbone, Executor, Pool, QuantPlan, Variant};
@@ -38,6 +39,17 @@ fn architecture(name: &str) -> Box<dyn Architecture> {
     let text = std::fs::read_to_string(fixture(&format!("{name}.json"))).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let number = |key: &str| json[key].as_u64().unwrap_or_else(|| panic!("{name}.json: {key}")) as usize;
+    if json["family"] == "mixer" {
+        return Box::new(MixerConfig {
+            image: number("img_size"),
+            channels: 3,
+            patch: number("patch_size"),
+            dim: number("embed_dim"),
+            depth: number("num_blocks"),
+            token_hidden: number("token_hidden"),
+            hidden: number("hidden"),
+        });
+    }
     let (dim, hidden) = (number("embed_dim"), number("embed_dim") * number("mlp_ratio"));
     let (image, depth, heads) = (number("img_size"), number("depth"), number("num_heads"));
     match json["family"].as_str().unwrap() {
@@ -153,6 +165,11 @@ fn tokens_to_token_transformer_with_larger_pictures() {
 #[test]
 fn normalisation_after_average_pooling() {
     check("vit_micro_fc_norm", &*plain("vit_micro_fc_norm"), 3);
+}
+
+#[test]
+fn mixer_of_tokens_and_features() {
+    check("mixer_micro", &*plain("mixer_micro"), 4);
 }
 
 #[test]

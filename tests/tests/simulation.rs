@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use quee::recipe;
 use quee::stages::prepare::{Prepared, prepare};
+use quee::stages::walk::Program;
+use quee_backbone::architecture;
 use quee_backbone::calibrate::Calibrator;
+use quee_backbone::checkpoint::Checkpoint;
+use quee_backbone::families::mixer::MixerConfig;
 use quee_backbone::{Executor, QuantPlan};
 use quee_cpu::{CpuEngine, Isa};
+use quee_policy::tree::{Monotone, PathTree};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use quee_tests::{DIGITS, workspace};
 use quee_train::{BurnExecutor, flex_device};
@@ -91,4 +96,37 @@ fn lower_widths_agree_for_most_pictures() {
         let (same, _) = compare(&prepared, QuantPlan::dynamic(WeightQuantizer::Mse), width);
         assert!(same >= least, "{width}: same answer for {same}");
     }
+}
+
+/// The run of a study, on a backbone without attention and class token.
+#[test]
+fn a_mixer_runs_the_tree_of_paths_in_integers() {
+    let folder = workspace().join("tests/fixtures/golden");
+    let config = MixerConfig { image: 20, channels: 3, patch: 4, dim: 24, depth: 2, token_hidden: 12, hidden: 48 };
+    let weights = Checkpoint::read(&folder.join("mixer_micro.safetensors")).unwrap();
+    let backbone = architecture::load(&config, "mixer_micro", weights, false).unwrap();
+    let mut expected = Checkpoint::read(&folder.join("mixer_micro.expected.safetensors")).unwrap();
+    let images = expected.take("input", &[2, 3, 20, 20]).unwrap();
+
+    let widths = [Width::new(4, 8).unwrap(), Width::new(8, 8).unwrap()];
+    let tree = PathTree::new(2, widths.len(), Monotone::Free, 100).unwrap();
+    let program = Program { backbone: backbone.as_ref(), segments: &[1, 1], stem: widths[1] };
+    let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse));
+    let run = |executor: &mut dyn Executor| {
+        let mut nodes = vec![Vec::new(); tree.node_count()];
+        program.run_tree(executor, &images, &tree, &widths, &mut |node, features| nodes[node] = features).unwrap();
+        nodes
+    };
+    let integer = run(&mut CpuEngine::new(Arc::clone(&plan), Isa::best()).executor());
+    let simulated = run(&mut BurnExecutor::new(flex_device(), plan));
+    let float = program.run_path(&mut BurnExecutor::float(flex_device()), &images, &[Width::FLOAT; 2]).unwrap();
+    let largest = float[1].iter().fold(0f32, |m, x| m.max(x.abs()));
+    let off = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+    for (node, (a, b)) in integer.iter().zip(&simulated).enumerate().skip(1) {
+        assert_eq!(a.len(), 2 * 24);
+        assert!(off(a, b) <= 0.02, "node {node}: integers and simulation differ by {}", off(a, b));
+    }
+    let of_path = |width: usize| tree.child(tree.child(0, width).unwrap(), width).unwrap();
+    let (coarse, fine) = (off(&integer[of_path(0)], &float[1]), off(&integer[of_path(1)], &float[1]));
+    assert!(fine < 0.05 && fine < coarse, "8 bits are off by {fine}, 4-bit weights by {coarse}");
 }

@@ -104,8 +104,20 @@ pub fn tensors(architecture: &dyn Architecture, classes: usize) -> Vec<TensorSpe
     build_shapes(architecture, "", classes).1
 }
 
+/// The backbone without values and its tensors, in the form and with the number of classes that `checkpoint` has.
+pub(crate) fn shaped_as(
+    architecture: &dyn Architecture,
+    name: &str,
+    checkpoint: &Checkpoint,
+) -> (Box<dyn Backbone>, Vec<TensorSpec>) {
+    without_values(architecture, Weights::shaped_as(name, checkpoint))
+}
+
 fn build_shapes(architecture: &dyn Architecture, name: &str, classes: usize) -> (Box<dyn Backbone>, Vec<TensorSpec>) {
-    let mut weights = Weights::shapes_only(name, classes);
-    let backbone = architecture.build(&mut weights).expect("without a checkpoint, nothing can be wrong with it");
+    without_values(architecture, Weights::shapes_only(name, classes))
+}
+
+fn without_values(architecture: &dyn Architecture, mut weights: Weights) -> (Box<dyn Backbone>, Vec<TensorSpec>) {
+    let backbone = architecture.build(&mut weights).expect("without values, nothing can be wrong with them");
     (backbone, weights.into_specs())
 }

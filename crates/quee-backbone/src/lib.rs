@@ -8,11 +8,13 @@
 //! - [`params`]: what a program's operations carry: weights, biases, names
 //! - [`backbone`]: the program of a backbone
 //! - [`architecture`]: dimensions that make backbones; [`weights`]: where their tensors come from
-//! - [`families`]: ViT, DeiT, T2T-ViT; [`encoder`], [`positions`]: what they share
+//! - [`families`]: one file for each family; [`encoder`], [`positions`]: what they share
 //! - [`presets`]: architectures by their timm-style name
+//! - [`fit`]: which preset a checkpoint belongs to
 //! - [`checkpoint`]: named tensors from safetensors and PyTorch files
 //! - [`tensor_file`]: writing safetensors files
 //! - [`cost`]: an executor whose tensors are shapes; counts multiply-accumulates and bit operations
+//! - [`cost_dynn`]: another way to count, for comparison with published curves
 //! - [`calibrate`]: an executor that watches what enters each quantized operation
 //! - [`quant_plan`]: which quantizer runs where
 
@@ -21,9 +23,11 @@ pub mod backbone;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod cost;
+pub mod cost_dynn;
 pub mod encoder;
 pub mod executor;
 pub mod families;
+pub mod fit;
 mod forward;
 pub mod params;
 pub mod positions;

@@ -13,23 +13,47 @@ use crate::positions;
 /// Behind it is a checkpoint, or nothing: then tensors have shapes but no values.
 pub struct Weights<'a> {
     name: String,
-    checkpoint: Option<&'a mut Checkpoint>,
-    /// Classes where no checkpoint says.
-    classes: usize,
+    source: Source<'a>,
     resample: bool,
     params: Vec<Param>,
     specs: Vec<TensorSpec>,
 }
 
+enum Source<'a> {
+    /// Tensors are taken out of it.
+    Checkpoint(&'a mut Checkpoint),
+    /// Its names and shapes are looked at; there are no values.
+    Names(&'a Checkpoint),
+    /// No values, and so many classes.
+    Nothing { classes: usize },
+}
+
 impl<'a> Weights<'a> {
     pub(crate) fn from_checkpoint(name: &str, checkpoint: &'a mut Checkpoint, resample: bool) -> Self {
         let (params, specs) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), checkpoint: Some(checkpoint), classes: 0, resample, params, specs }
+        Self { name: name.to_owned(), source: Source::Checkpoint(checkpoint), resample, params, specs }
     }
 
     pub(crate) fn shapes_only(name: &str, classes: usize) -> Self {
-        let (params, specs) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), checkpoint: None, classes, resample: false, params, specs }
+        Self::without_values(name, Source::Nothing { classes })
+    }
+
+    /// No values, but the form of the architecture and the number of classes that `checkpoint` has.
+    pub(crate) fn shaped_as(name: &str, checkpoint: &'a Checkpoint) -> Self {
+        Self::without_values(name, Source::Names(checkpoint))
+    }
+
+    fn without_values(name: &str, source: Source<'a>) -> Self {
+        Self { name: name.to_owned(), source, resample: false, params: Vec::new(), specs: Vec::new() }
+    }
+
+    /// Shape of a tensor of the checkpoint, if there is one.
+    fn stored(&self, name: &str) -> Option<&[usize]> {
+        match &self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.shape(name),
+            Source::Names(checkpoint) => checkpoint.shape(name),
+            Source::Nothing { .. } => None,
+        }
     }
 
     pub(crate) fn into_specs(self) -> Vec<TensorSpec> {
@@ -38,7 +62,7 @@ impl<'a> Weights<'a> {
 
     /// Whether there is a checkpoint that holds `name`: for parts that exist in some checkpoints of an architecture only.
     pub fn has(&self, name: &str) -> bool {
-        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.shape(name).is_some())
+        self.stored(name).is_some()
     }
 
     /// A parameter that is one tensor of the checkpoint.
@@ -66,9 +90,9 @@ impl<'a> Weights<'a> {
     /// As [`param`](Self::param).
     pub fn take(&mut self, name: &str, shape: &[usize], init: Init, head: bool) -> Result<Arc<[f32]>, CheckpointError> {
         self.specs.push(TensorSpec { name: name.to_owned(), shape: shape.to_vec(), init, head });
-        match &mut self.checkpoint {
-            Some(checkpoint) => checkpoint.take(name, shape),
-            None => Ok(Arc::new([])),
+        match &mut self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.take(name, shape),
+            Source::Names(_) | Source::Nothing { .. } => Ok(Arc::new([])),
         }
     }
 
@@ -124,7 +148,7 @@ impl<'a> Weights<'a> {
     /// As [`param`](Self::param); another number of patches is an error unless resampling was asked for.
     pub fn positions(&mut self, name: &str, prefix: usize, side: usize, dim: usize) -> Result<Param, CheckpointError> {
         let shape = [1, prefix + side * side, dim];
-        let stored = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.shape(name)).map(<[usize]>::to_vec);
+        let stored = self.stored(name).map(<[usize]>::to_vec);
         let Some((stored, old)) =
             stored.and_then(|stored| Some((stored.clone(), resampled_side(&stored, prefix, dim)?)))
         else {
@@ -145,7 +169,7 @@ impl<'a> Weights<'a> {
     /// As [`param`](Self::param).
     pub fn sinusoid(&mut self, name: &str, tokens: usize, dim: usize) -> Result<Param, CheckpointError> {
         let shape = [1, tokens, dim];
-        let stored = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.shape(name)).map(<[usize]>::to_vec);
+        let stored = self.stored(name).map(<[usize]>::to_vec);
         match stored {
             Some(stored) if self.resample && stored != shape && stored.len() == 3 && stored[2] == dim => {
                 self.take(name, &stored, Init::Sinusoid, false)?;
@@ -157,9 +181,9 @@ impl<'a> Weights<'a> {
 
     /// Number of classes: the rows of the classifier's weight `name` in the checkpoint.
     pub fn classes(&self, name: &str) -> usize {
-        match &self.checkpoint {
-            Some(checkpoint) => checkpoint.shape(name).and_then(|shape| shape.first()).copied().unwrap_or(1),
-            None => self.classes,
+        match self.source {
+            Source::Nothing { classes } => classes,
+            _ => self.stored(name).and_then(|shape| shape.first()).copied().unwrap_or(1),
         }
     }
 

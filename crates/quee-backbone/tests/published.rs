@@ -23,9 +23,20 @@ fn presets_have_their_published_size() {
         ("vit_small_patch16_224", 4610.0, 22.05),
         ("vit_base_patch16_224", 17_580.0, 86.57),
         ("deit_tiny_distilled_patch16_224", 1270.0, 5.91),
+        ("mixer_s16_224", 3790.0, 18.53),
+        ("mixer_b16_224", 12_620.0, 59.88),
     ] {
         let (counted, held) = millions(name);
         assert!((counted / macs - 1.0).abs() < 0.03, "{name}: {counted} M multiply-accumulates, expected {macs} M");
         assert!((held / parameters - 1.0).abs() < 0.01, "{name}: {held} M parameters, expected {parameters} M");
+    }
+}
+
+#[test]
+fn operations_read_every_parameter_once() {
+    for preset in presets::all() {
+        let backbone = preset.skeleton(10);
+        let held: usize = backbone.params().iter().map(|param| param.shape.iter().product::<usize>()).sum();
+        assert_eq!(BackboneCost::count(&*backbone).unwrap().parameters(), held as u64, "{}", preset.name);
     }
 }

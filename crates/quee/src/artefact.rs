@@ -77,7 +77,7 @@ pub struct StoredPolicy {
     pub policy: OpenLoop,
     /// Settings of λ, ascending.
     pub settings: Vec<LambdaSetting>,
-    /// Costs of all parts in GBOPs.
+    /// Costs of all parts, in the unit of the recipe's cost model.
     pub cost: CostTable,
     /// Names of the classes.
     pub class_names: Vec<String>,

@@ -12,7 +12,7 @@ use quee_quant::Width;
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Backend, Recipe};
 use crate::training::{self, TrainingArgs};
-use crate::{data_command, finetune, ladder, predict, pretrain, run, weights_command};
+use crate::{data_command, finetune, inspect, ladder, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -42,6 +42,9 @@ enum Command {
     Pretrain(TrainingArgs),
     /// Train a pretrained backbone on another data set, as described in a TOML file
     Finetune(finetune::FinetuneArgs),
+    /// Look at backbones
+    #[command(subcommand)]
+    Inspect(inspect::InspectCommand),
     /// List, fetch and verify data sets
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -189,6 +192,7 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Recipe(RecipeCommand::Keys { training }) => {
             print(if training { training::BASE } else { recipe::BASE })
         }
+        Command::Inspect(command) => print(&inspect::run(&command)?),
         Command::Predict(args) => print(&predict::predict(&args)?),
         Command::Pretrain(args) => trained(args.threads, move |cancel| pretrain::pretrain(&args, cancel)),
         Command::Finetune(args) => trained(args.training.threads, move |cancel| finetune::finetune(&args, cancel)),

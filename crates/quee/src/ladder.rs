@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::backend;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
-use crate::recipe::Recipe;
+use crate::recipe::{CostModel, Recipe};
 use crate::run::{Options, calibrate, program};
 use crate::stages::answers::{NodeAnswers, own_head};
 use crate::stages::costs::Counted;
@@ -78,7 +78,8 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(ladder.pictures).collect();
     let labels = prepared.data.labels_of(&chosen);
     let segments = recipe.paths.segments.len();
-    let counted = Counted::new(&prepared.cost, &recipe.paths.segments, 0);
+    // Widths are compared by what they save, which other cost models do not see.
+    let counted = Counted::new(CostModel::Bops, &prepared.cost, &recipe.paths.segments);
     let head = own_head(prepared.backbone.head());
 
     let stage = Stage::start("measure widths", chosen.len() * (widths.len() + 1));

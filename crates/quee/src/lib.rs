@@ -8,6 +8,7 @@
 //! - [`report`]: the page that a run leaves behind
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
+//! - [`inspect`]: what a backbone computes, operation by operation
 //! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;
@@ -19,6 +20,7 @@ pub mod data_command;
 pub mod environment;
 pub mod finetune;
 pub mod folders;
+pub mod inspect;
 pub mod ladder;
 pub mod output;
 pub mod predict;

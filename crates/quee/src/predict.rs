@@ -74,7 +74,8 @@ struct Prediction {
     exit: usize,
     path: Vec<String>,
     relative_cost: f64,
-    gbops: f64,
+    cost: f64,
+    cost_unit: &'static str,
     milliseconds: f64,
     lambda: Option<f64>,
     /// Whether gate 0 sent the picture along a fixed path and no gate was asked.
@@ -208,7 +209,8 @@ fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], 
         exit: walk.depth(),
         path: tree.widths_of(walk.node).into_iter().map(|w| recipe.quant.widths[w].to_string()).collect(),
         relative_cost: cost,
-        gbops: cost * policy.cost.float_total,
+        cost: cost * policy.cost.float_total,
+        cost_unit: recipe.policy.cost.unit(),
         milliseconds: start.elapsed().as_secs_f64() * 1e3,
         lambda: lambda.is_finite().then_some(lambda),
         committed: matches!(charge, Charge::Static),
@@ -277,14 +279,15 @@ fn describe(p: &Prediction) -> String {
     let _ = writeln!(text, "{}", p.image);
     let _ = writeln!(
         text,
-        "  class {} (probability {:.3}, predicted error {:.3})  exit {} via {}  cost {:.4} of float ({:.4} GBOPs)  {:.2} ms",
+        "  class {} (probability {:.3}, predicted error {:.3})  exit {} via {}  cost {:.4} of float ({:.4} {})  {:.2} ms",
         p.class,
         p.probability,
         p.predicted_error,
         p.exit,
         p.path.join(" > "),
         p.relative_cost,
-        p.gbops,
+        p.cost,
+        p.cost_unit,
         p.milliseconds
     );
     if p.committed {

@@ -113,8 +113,7 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
         }
     };
 
-    let exit_macs = (prepared.backbone.feature_dim() * prepared.backbone.classes()) as u64;
-    let counted = Arc::new(Counted::new(&prepared.cost, &recipe.paths.segments, exit_macs));
+    let counted = Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments));
     let mut seeds: Vec<SeedStudy> = Vec::new();
     for &seed in &recipe.seeds {
         let inputs = (

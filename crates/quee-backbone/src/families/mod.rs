@@ -18,4 +18,5 @@ families! {
     vit,
     deit,
     t2t,
+    mixer,
 }

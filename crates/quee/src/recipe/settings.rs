@@ -280,10 +280,60 @@ pub enum Candidates {
     Front,
 }
 
-/// Settings of λ and risk control.
+/// What computing costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostModel {
+    /// Bit operations.
+    Bops,
+    /// Multiply-accumulates, whatever their width.
+    Macs,
+    /// What the *dynn* counter sees, see [`quee_backbone::cost_dynn`].
+    Dynn,
+}
+
+impl CostModel {
+    /// Unit of absolute costs.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Bops => "GBOPs",
+            Self::Macs => "million MACs",
+            Self::Dynn => "million dynn operations",
+        }
+    }
+
+    /// What is counted, as a sentence of the report.
+    pub fn definition(self) -> &'static str {
+        match self {
+            Self::Bops => {
+                "Bit operations: multiply-accumulates of every token, attention products included, times the bits of both factors."
+            }
+            Self::Macs => {
+                "Multiply-accumulates of every token, attention products included, whatever their width: early exits save, small widths do not."
+            }
+            Self::Dynn => {
+                "The dynn counter, for comparison with curves published with it: parameters of linear layers once, whatever the number of \
+                 tokens, 2.5 per element of layer normalisations and 4 per element of GELUs, no products; small widths save nothing."
+            }
+        }
+    }
+
+    /// Name of a column of absolute costs.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Bops => "gbops",
+            Self::Macs => "million_macs",
+            Self::Dynn => "million_dynn",
+        }
+    }
+}
+
+/// Costs, settings of λ and risk control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// What computing costs.
+    pub cost: CostModel,
     /// Which continuations compete at a gate.
     pub candidates: Candidates,
     /// Whether gate 0 may commit to a path.

@@ -81,6 +81,7 @@ pub fn report() -> Report {
         float_accuracy: float,
         float_cost: 5.33,
         cost_unit: "GBOPs".into(),
+        cost_definition: "Bit operations.".into(),
         cost_axis: (0.0112, 1.0),
         methods,
         findings: [

@@ -39,6 +39,8 @@ pub struct Report {
     pub float_cost: f64,
     /// Unit of [`float_cost`](Self::float_cost), e.g. `GBOPs`.
     pub cost_unit: String,
+    /// What is counted, as a sentence.
+    pub cost_definition: String,
     /// Range of relative costs over which areas are taken, and which the main figure shows.
     pub cost_axis: (f64, f64),
     /// Every method, learned ones first.

@@ -257,9 +257,9 @@ fn definitions(report: &Report) -> String {
         (
             "Cost",
             format!(
-                "Bit operations: multiply-accumulates of every token, attention products included, times the bits of both factors, unless the \
-                 recipe chose another model of cost. Relative cost 1.0 is the backbone in float without exits: {} {} per picture. Static paths \
-                 and the oracle pay the exit that answers; threshold rules every exit they pass; learned policies exits and gates.",
+                "{} Relative cost 1.0 is the backbone in float without exits: {} {} per picture. Static paths and the oracle pay the exit that \
+                 answers; threshold rules every exit they pass; learned policies exits and gates.",
+                report.cost_definition,
                 short(report.float_cost),
                 report.cost_unit
             ),

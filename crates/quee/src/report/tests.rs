@@ -40,6 +40,7 @@ fn text_is_escaped_everywhere() {
         &mut report.seen,
         &mut report.backbone,
         &mut report.cost_unit,
+        &mut report.cost_definition,
         &mut report.risk,
         &mut report.recipe_toml,
         &mut report.timing_note,

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use super::Study;
 
 /// One row per method, seed and setting of its curve. The oracle, which needs no choice on *cal*, has no *cal* figures
-/// and no interval.
+/// and no interval. The column of absolute costs is called by its unit.
 pub fn curve(study: &Study) -> String {
-    let mut text = String::from(
-        "method,seed,setting,cal_accuracy,cal_relative_cost,accuracy,accuracy_low,accuracy_high,gbops,relative_cost,\
+    let mut text = format!(
+        "method,seed,setting,cal_accuracy,cal_relative_cost,accuracy,accuracy_low,accuracy_high,{},relative_cost,\
          ms_per_image,mean_exit,mean_weight_bits\n",
+        study.counted.model().column()
     );
     let total = study.counted.float_total();
     for method in &study.summary.methods {

@@ -7,7 +7,7 @@ use quee_policy::summary::{AtDrop, Difference};
 use serde::Serialize;
 
 use super::Study;
-use crate::recipe::Recipe;
+use crate::recipe::{CostModel, Recipe};
 use crate::report::model::PredictorSummary;
 use crate::report::text::count;
 use crate::stages::prepare::Prepared;
@@ -36,7 +36,11 @@ pub struct SummaryFile {
     float_accuracy: f64,
     float_accuracy_low: f64,
     float_accuracy_high: f64,
-    float_gbops: f64,
+    /// What is counted, and in which unit absolute costs are.
+    cost_model: CostModel,
+    cost_unit: &'static str,
+    /// The backbone in float, relative cost 1.0.
+    float_cost: f64,
     /// Accuracy of the backbone at full depth and each static width.
     static_accuracy: BTreeMap<String, f64>,
     methods: Vec<MethodFile>,
@@ -108,7 +112,9 @@ pub fn summary(study: &Study) -> SummaryFile {
         float_accuracy: value,
         float_accuracy_low: low,
         float_accuracy_high: high,
-        float_gbops: study.counted.float_total(),
+        cost_model: study.counted.model(),
+        cost_unit: study.counted.model().unit(),
+        float_cost: study.counted.float_total(),
         static_accuracy: static_accuracy(study),
         methods: methods.collect(),
         best_single: summary.best_single.clone(),

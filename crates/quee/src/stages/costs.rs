@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use quee_backbone::cost::{BackboneCost, PartCost};
+use quee_backbone::cost_dynn;
 use quee_policy::cost::{BitTable, CostTable};
 use quee_policy::table::RunTime;
 use quee_quant::Width;
@@ -12,69 +13,72 @@ use quee_quant::Width;
 use super::walk::Program;
 use crate::backend::Engine;
 use crate::cancel::Cancel;
+use crate::recipe::CostModel;
 
-/// Operations per picture of stem, segments, exits and gates.
+/// Operations per picture of stem, segments, exits and gates, in the unit of a cost model.
 #[derive(Clone, Debug)]
 pub struct Counted {
+    model: CostModel,
     stem: PartCost,
     segments: Vec<PartCost>,
-    float_macs: u64,
-    /// Multiply-accumulates of each exit; the last is the backbone's own head.
-    exit_macs: Vec<u64>,
+    /// Each exit; the last is the backbone's own head.
+    exits: Vec<f64>,
+    float_total: f64,
 }
 
 /// Bit operations of one multiply-accumulate in float.
 const FLOAT_BITS: u64 = 32 * 32;
 
 impl Counted {
-    /// Adds the blocks of each segment up. `exit_macs` are those of the exits behind all segments but the last.
-    pub fn new(cost: &BackboneCost, segments: &[usize], exit_macs: u64) -> Self {
-        let mut blocks = cost.blocks.iter();
-        let merged = segments
-            .iter()
-            .map(|&count| PartCost { ops: blocks.by_ref().take(count).flat_map(|b| b.ops.clone()).collect() })
-            .collect();
-        let mut exits = vec![exit_macs; segments.len()];
-        if let Some(last) = exits.last_mut() {
-            *last = cost.head.macs();
+    /// Adds the blocks of each segment up.
+    pub fn new(model: CostModel, cost: &BackboneCost, segments: &[usize]) -> Self {
+        let (mut merged, mut exits, mut blocks) = (Vec::new(), Vec::new(), 0);
+        for &count in segments {
+            let ops = cost.blocks.iter().skip(blocks).take(count).flat_map(|b| b.ops.clone()).collect();
+            merged.push(PartCost { ops });
+            blocks += count;
+            // Exits have the form of the backbone's own classifier.
+            exits.push(match model {
+                CostModel::Dynn => million(cost_dynn::exit(cost, blocks - 1, cost.classes())),
+                CostModel::Bops | CostModel::Macs => float_part(model, cost.head.macs()),
+            });
         }
-        Self { stem: cost.stem.clone(), segments: merged, float_macs: cost.macs(), exit_macs: exits }
+        let float_total = match model {
+            CostModel::Dynn => million(cost_dynn::backbone(cost, cost.classes())),
+            CostModel::Bops | CostModel::Macs => float_part(model, cost.macs()),
+        };
+        Self { model, stem: cost.stem.clone(), segments: merged, exits, float_total }
     }
 
-    /// Multiply-accumulates of each segment.
-    pub fn segment_macs(&self) -> Vec<f64> {
-        self.segments.iter().map(|s| s.macs() as f64).collect()
+    /// What is counted.
+    pub fn model(&self) -> CostModel {
+        self.model
     }
 
-    /// Cost of the stem at `width`, in GBOPs.
+    /// Cost of the stem at `width`.
     pub fn stem(&self, width: Width) -> f64 {
-        gbops(&self.stem, width)
+        self.part(&self.stem, width)
     }
 
     /// Cost of each segment at `width`.
     pub fn segments(&self, width: Width) -> Vec<f64> {
-        self.segments.iter().map(|s| gbops(s, width)).collect()
+        self.segments.iter().map(|s| self.part(s, width)).collect()
     }
 
-    /// GBOPs of multiply-accumulates in float, as exits and gates are.
-    pub fn float_part(macs: u64) -> f64 {
-        (macs * FLOAT_BITS) as f64 / 1e9
-    }
-
-    /// The whole backbone in float, without exits: the reference cost 1.0.
+    /// The whole backbone in float, without further exits: the reference cost 1.0.
     pub fn float_total(&self) -> f64 {
-        Self::float_part(self.float_macs)
+        self.float_total
     }
 
-    /// The table that policies work with. `gate_macs` are those of the predictors behind all segments but the last.
+    /// The table that policies work with. `gate_macs` are those of the predictors behind all segments but the last; their
+    /// weights are used once per picture, so multiply-accumulates are what *dynn* counts of them, too.
     pub fn table(&self, stem: Width, widths: &[Width], gate_macs: &[u64]) -> CostTable {
-        let float = |macs: &u64| Self::float_part(*macs);
         CostTable {
             stem: self.stem(stem),
-            segment: self.segments.iter().map(|s| widths.iter().map(|&w| gbops(s, w)).collect()).collect(),
-            exit: self.exit_macs.iter().map(float).collect(),
-            gate: gate_macs.iter().map(float).collect(),
-            float_total: self.float_total(),
+            segment: self.segments.iter().map(|s| widths.iter().map(|&w| self.part(s, w)).collect()).collect(),
+            exit: self.exits.clone(),
+            gate: gate_macs.iter().map(|&macs| float_part(self.model, macs)).collect(),
+            float_total: self.float_total,
         }
     }
 
@@ -83,14 +87,30 @@ impl Counted {
         BitTable {
             stem_macs: self.stem.macs() as f64,
             stem_bits: self.stem.mean_weight_bits(stem),
-            segment_macs: self.segment_macs(),
+            segment_macs: self.segments.iter().map(|s| s.macs() as f64).collect(),
             width_bits: widths.iter().map(|w| f64::from(w.weight_bits())).collect(),
+        }
+    }
+
+    fn part(&self, cost: &PartCost, width: Width) -> f64 {
+        match self.model {
+            CostModel::Bops => cost.bops(width) as f64 / 1e9,
+            CostModel::Macs => million(cost.macs() as f64),
+            CostModel::Dynn => million(cost_dynn::part(cost)),
         }
     }
 }
 
-fn gbops(cost: &PartCost, width: Width) -> f64 {
-    cost.bops(width) as f64 / 1e9
+fn million(operations: f64) -> f64 {
+    operations / 1e6
+}
+
+/// Multiply-accumulates in float, as exits and gates are.
+fn float_part(model: CostModel, macs: u64) -> f64 {
+    match model {
+        CostModel::Bops => (macs * FLOAT_BITS) as f64 / 1e9,
+        CostModel::Macs | CostModel::Dynn => million(macs as f64),
+    }
 }
 
 /// Milliseconds per picture of stem and segments at each width, on one executor and one thread.
@@ -176,4 +196,45 @@ fn median<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<(T, f64), E> {
     }
     seconds.sort_by(f64::total_cmp);
     Ok((result, seconds[REPEATS / 2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use quee_backbone::presets;
+
+    use super::*;
+
+    fn counted(model: CostModel) -> (Counted, BackboneCost) {
+        let cost = BackboneCost::count(&*presets::find("vit_d6_w80_p2_8").unwrap().skeleton(10)).unwrap();
+        (Counted::new(model, &cost, &[2, 2, 1, 1]), cost)
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole_in_float() {
+        for model in [CostModel::Bops, CostModel::Macs, CostModel::Dynn] {
+            let (counted, _) = counted(model);
+            let table = counted.table(Width::FLOAT, &[Width::FLOAT], &[10, 20, 30]);
+            let sum = table.stem + table.segment.iter().map(|s| s[0]).sum::<f64>() + table.exit[3];
+            assert!((sum / counted.float_total() - 1.0).abs() < 1e-12, "{model:?}");
+            assert!(table.gate[1] > table.gate[0] && table.exit.iter().all(|exit| *exit == table.exit[0]));
+        }
+    }
+
+    #[test]
+    fn only_bit_operations_depend_on_widths() {
+        let widths = [Width::new(2, 2).unwrap(), Width::new(8, 8).unwrap()];
+        let segment = |model| counted(model).0.table(widths[1], &widths, &[1, 1, 1]).segment[0].clone();
+        assert_eq!(segment(CostModel::Bops)[1], 16.0 * segment(CostModel::Bops)[0]);
+        for model in [CostModel::Macs, CostModel::Dynn] {
+            assert_eq!(segment(model)[0], segment(model)[1], "{model:?}");
+        }
+    }
+
+    #[test]
+    fn units_fit_the_figures() {
+        let (macs, cost) = counted(CostModel::Macs);
+        assert_eq!(macs.float_total(), cost.macs() as f64 / 1e6);
+        assert_eq!(counted(CostModel::Bops).0.float_total(), cost.float_bops() as f64 / 1e9);
+        assert_eq!(counted(CostModel::Dynn).0.float_total(), cost_dynn::backbone(&cost, 10) / 1e6);
+    }
 }
