@@ -48,6 +48,13 @@ fn bad_data(damage: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
 }
 
 #[test]
+fn backbones_that_nobody_knows() {
+    fails(&["inspect", "backbone", "vit_tiny"], &["`vit_tiny`", "hint: nearest are", "no such file"]);
+    let (_folder, path) = damaged(WEIGHTS, |bytes| bytes.truncate(4000));
+    fails(&["inspect", "backbone", &path], &[&path, "hint"]);
+}
+
+#[test]
 fn data_that_is_missing() {
     refused(&["--data", "/no/such/file"], &["/no/such/file", "hint"]);
 }

@@ -68,6 +68,25 @@ fn a_run_leaves_everything_behind_and_its_policy_works() {
     predicts_with(&folder, out.path());
 }
 
+#[test]
+fn the_unit_follows_the_cost_model() {
+    let out = tempfile::tempdir().unwrap();
+    for (model, column, unit) in [("macs", "million_macs", "million MACs"), ("dynn", "million_dynn", "million dynn")] {
+        let folder = run(out.path(), &["--set", &format!("policy.cost={model}")]);
+        let header = read(&folder, "curve.csv").lines().next().unwrap().to_owned();
+        assert!(header.split(',').any(|name| name == column) && !header.contains("gbops"), "{header}");
+        let summary = json(&folder, "summary.json");
+        assert_eq!(summary["cost_model"], model);
+        assert!(summary["cost_unit"].as_str().unwrap().starts_with(unit), "{summary}");
+        let page = read(&folder, "report.html");
+        assert!(page.contains(unit) && !page.contains("GBOPs"), "{model}");
+        // Every width costs the same, so full depth costs at least as much as the float backbone without further exits.
+        let row = read(&folder, "curve.csv").lines().find(|l| l.starts_with("static width")).unwrap().to_owned();
+        let relative: f64 = row.split(',').nth(9).unwrap().parse().unwrap();
+        assert!((relative - 1.0).abs() < 1e-5, "{row}");
+    }
+}
+
 /// `quee predict` classifies a test picture as its label says, explains itself, and obeys λ.
 fn predicts_with(folder: &Path, scratch: &Path) {
     let data = quee_data::Dataset::digits().unwrap();

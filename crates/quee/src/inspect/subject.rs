@@ -46,7 +46,7 @@ pub fn of_preset(preset: &Preset, image: Option<usize>, classes: Option<usize>) 
 /// When there is no such file, it is damaged, or it fits no preset or several with different operations.
 pub fn of_file(path: &Path, unknown: PresetError, image: Option<usize>, classes: Option<usize>) -> Result<Subject> {
     if !path.exists() {
-        bail!("{unknown}, and there is no such file");
+        bail!("{}: no such file, and {unknown}", path.display());
     }
     let checkpoint = Checkpoint::read(path)?;
     let origin = checkpoint.origin().to_owned();
@@ -73,7 +73,8 @@ pub fn of_file(path: &Path, unknown: PresetError, image: Option<usize>, classes:
 /// The message for a file that fits none.
 fn nearest(origin: &str, fits: &[Fit]) -> String {
     let mut message = format!("{origin}: its tensors fit no preset");
-    for fit in fits.iter().filter(|fit| fit.agreeing > 0).take(NEAREST) {
+    let near = fits.iter().enumerate().filter(|(rank, fit)| *rank == 0 || fit.agreeing >= fit.differences());
+    for (_, fit) in near.take(NEAREST) {
         message += &format!("\n  {}: {} tensors agree{}", fit.preset.name, fit.agreeing, differences(fit));
     }
     message

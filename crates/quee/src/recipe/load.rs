@@ -378,6 +378,7 @@ mod tests {
         assert!(message("predictor = 3").contains("predictor"));
         assert!(message("predictor.hidden = \"many\"").contains("recipe.toml"));
         assert!(message("name = \"../x\"").contains("name"));
+        assert!(message("policy.cost = \"flops\"").contains("`bops`, `macs`, `dynn`"));
         assert!(message("= 3").contains("TOML"));
     }
 
