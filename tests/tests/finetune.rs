@@ -170,7 +170,8 @@ fn what_does_not_fit_is_refused() {
     place.refused("x", &["--set", "epoch=1"], &["did you mean `epochs`"]);
     place.refused("x", &["--set", "split_seed=1"], &["for testing", "split_seed"]);
     place.refused("x", &["--set", "train_pictures=5000"], &["split", "5000", "hint"]);
-    place.refused("x", &["--set", "image=32"], &["shape", "hint"]);
+    // Not a multiple of the patch. Other sizes are no error: pictures are resized and positions resampled.
+    place.refused("x", &["--set", "image=31"], &["31×31", "hint"]);
     place.refused("x", &["--data", "/no/such/data"], &["/no/such/data", "hint"]);
     place.refused("x", &["--profile", "long"], &["long", "short"]);
     let mut args = place.args("x", &[]);

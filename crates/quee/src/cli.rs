@@ -87,16 +87,23 @@ struct RecipeArgs {
     threads: Option<usize>,
 }
 
+/// Files that take the place of the recipe's.
 #[derive(Args)]
-struct RunArgs {
-    #[command(flatten)]
-    recipe: RecipeArgs,
+struct InputArgs {
     /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    inputs: InputArgs,
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
@@ -106,12 +113,8 @@ struct RunArgs {
 struct LadderArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
-    #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
-    /// Weights of the backbone, a safetensors or PyTorch file [default: what is embedded, or was fetched by `quee weights`]
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    inputs: InputArgs,
     /// Widths to measure, e.g. 3,4,w4a8,8 [default: 2 to 8 bits for weights and activations alike]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     widths: Vec<Width>,
@@ -166,14 +169,14 @@ fn carry_out(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => {
             let recipe = args.recipe.load()?;
-            let options = run::Options { data: args.data, weights: args.weights, out: args.out };
+            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
             let threads = recipe.threads;
             let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cancel))?;
             print(&format!("{}\n", folder.display()))
         }
         Command::Ladder(args) => {
             let recipe = args.recipe.load()?;
-            let options = run::Options { data: args.data, weights: args.weights, out: PathBuf::new() };
+            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: PathBuf::new() };
             let asked = ladder::LadderOptions {
                 widths: args.widths,
                 pictures: args.pictures,
