@@ -49,7 +49,7 @@ pub enum Verdict {
 }
 
 /// Share of right answers.
-fn accuracy(correct: &[bool]) -> f64 {
+pub fn accuracy(correct: &[bool]) -> f64 {
     correct.iter().filter(|right| **right).count() as f64 / correct.len().max(1) as f64
 }
 

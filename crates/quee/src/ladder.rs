@@ -4,7 +4,7 @@
 //! where nothing else is decided: *fit*, *cal* and *test* stay unseen.
 
 use anyhow::{Context, Result, ensure};
-use quee_policy::ladder::{LadderRule, Rung, Verdict, paired_difference};
+use quee_policy::ladder::{LadderRule, Rung, Verdict, accuracy, paired_difference};
 use quee_quant::Width;
 use serde::Serialize;
 
@@ -109,7 +109,7 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     let rows = widths.iter().zip(&rungs).zip(&verdicts).map(|((&width, rung), &verdict)| Row {
         width,
         relative_cost: rung.cost,
-        accuracy: share(&rung.correct),
+        accuracy: accuracy(&rung.correct),
         loss_points: paired_difference(&float, &rung.correct).0,
         verdict,
     });
@@ -121,15 +121,11 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
         backbone: prepared.backbone.name().to_owned(),
         backend: engine.describe(),
         pictures: chosen.len(),
-        float_accuracy: share(&float),
+        float_accuracy: accuracy(&float),
         widths: rows.collect(),
         proposal,
     };
     if ladder.json { Ok(serde_json::to_string_pretty(&measured)? + "\n") } else { Ok(text(&measured, &rule)) }
-}
-
-fn share(correct: &[bool]) -> f64 {
-    correct.iter().filter(|right| **right).count() as f64 / correct.len().max(1) as f64
 }
 
 /// The table and the line for the recipe.
