@@ -91,6 +91,8 @@ fn small_cifar() -> Vec<u8> {
 /// `quee data fetch cifar10` from a server that plays `script` instead of the official one.
 fn fetch_cifar(script: Vec<Answer>, bytes: &[u8]) -> (TempDir, Server, Output) {
     let data = tempfile::tempdir().unwrap();
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(script);
     let args = ["data", "fetch", "cifar10", "--from", &server.base, "--sha256", &sha256(bytes)];
     let output = run(&args, data.path());
@@ -151,6 +153,8 @@ fn an_archive_put_there_by_hand_is_unpacked_without_a_network() {
 #[test]
 fn the_official_checksum_counts_unless_another_is_given() {
     let data = tempfile::tempdir().unwrap();
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(vec![whole(&small_cifar())]);
     let output = run(&["data", "fetch", "cifar10", "--from", &server.base], data.path());
     refused(&output, &["c32a1d4ab5d03f1284b67883e8d87530", "hint"]);
@@ -207,6 +211,8 @@ fn what_cannot_be_fetched() {
     let from = ["--from", "http://127.0.0.1:1"];
     refused(&run(&[&["data", "fetch", "cifar10", "--sha256", "abc"], &from[..]].concat(), data.path()), &["64"]);
     refused(&run(&["weights", "fetch", "vit"], data.path()), &["`vit`", "deit_tiny_patch16_224"]);
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(vec![status("404 Not Found", "")]);
     let output = run(&["data", "fetch", "svhn", "--from", &server.base], data.path());
     refused(&output, &["404", "train_32x32.mat", "without a network"]);
@@ -231,6 +237,8 @@ fn lists_and_what_is_inside_the_program() {
 #[test]
 fn weights_with_and_without_a_published_checksum() {
     let data = tempfile::tempdir().unwrap();
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(vec![whole(b"not the weights"), whole(b"some weights"), whole(b"other weights")]);
     let fetch = |name: &str| run(&["weights", "fetch", name, "--from", &server.base], data.path());
     refused(&fetch("deit_tiny_patch16_224"), &["sha256", "a1311bcf"]);
@@ -254,6 +262,8 @@ fn ctrl_c_keeps_what_has_come() {
     let bytes = small_cifar();
     let data = tempfile::tempdir().unwrap();
     let sum = sha256(&bytes);
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(vec![stuck(&bytes, 50_000, std::time::Duration::from_secs(3))]);
     let args = ["data", "fetch", "cifar10", "--from", &server.base, "--sha256", &sum];
     let mut command = command(&args, data.path());
@@ -269,6 +279,8 @@ fn ctrl_c_keeps_what_has_come() {
     assert!(stderr(&output).contains("goes on from there"), "{}", stderr(&output));
     assert_eq!(fs::metadata(&part).unwrap().len(), 50_000);
 
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(vec![rest(&bytes, 50_000)]);
     let args = ["data", "fetch", "cifar10", "--from", &server.base, "--sha256", &sum];
     assert!(run(&args, data.path()).status.success());
@@ -289,6 +301,8 @@ fn fetch_onto(options: &str, words: &[&str]) {
         return;
     }
     let bytes = small_cifar();
+    // Built first: the server does not wait for a compiler.
+    program();
     let server = Server::start(vec![whole(&bytes)]);
     let output = run(&["data", "fetch", "cifar10", "--from", &server.base, "--sha256", &sha256(&bytes)], mount.path());
     let mut left = files(mount.path());

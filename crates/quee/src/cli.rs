@@ -177,18 +177,15 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Ladder(args) => {
             let recipe = args.recipe.load()?;
             let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: PathBuf::new() };
+            let threads = recipe.threads;
             let asked = ladder::LadderOptions {
                 widths: args.widths,
                 pictures: args.pictures,
                 rungs: args.rungs,
                 json: args.json,
             };
-            let text = supervised(recipe.threads, |pool, cancel| async move {
-                let work = move || pool.install(|| ladder::ladder(&recipe, &options, &asked, &cancel));
-                tokio::task::spawn_blocking(work)
-                    .await
-                    .context("measuring broke down; this is a defect of quee, please report it")?
-            })?;
+            let work = move |cancel: &Cancel| ladder::ladder(&recipe, &options, &asked, cancel);
+            let text = blocking(threads, "measuring", work)?;
             print(&text)
         }
         Command::Recipe(RecipeCommand::Show(args)) => print(&toml::to_string(&args.load()?)?),
@@ -197,30 +194,28 @@ fn carry_out(command: Command) -> Result<()> {
         }
         Command::Inspect(command) => print(&inspect::run(&command)?),
         Command::Predict(args) => print(&predict::predict(&args)?),
-        Command::Pretrain(args) => trained(args.threads, move |cancel| pretrain::pretrain(&args, cancel)),
-        Command::Finetune(args) => trained(args.training.threads, move |cancel| finetune::finetune(&args, cancel)),
-        Command::Data(command) => fetching(move |cancel| data_command::run(&command, cancel)),
-        Command::Weights(command) => fetching(move |cancel| weights_command::run(&command, cancel)),
+        Command::Pretrain(args) => blocking(args.threads, "training", move |cancel| pretrain::pretrain(&args, cancel)),
+        Command::Finetune(args) => {
+            blocking(args.training.threads, "training", move |cancel| finetune::finetune(&args, cancel))
+        }
+        Command::Data(command) => print(&blocking(1, "fetching", move |cancel| data_command::run(&command, cancel))?),
+        Command::Weights(command) => {
+            print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
+        }
     }
 }
 
-/// Runs `work` while watching for Ctrl-C, and prints what it returns.
-fn fetching(work: impl FnOnce(&Cancel) -> Result<String> + Send + 'static) -> Result<()> {
-    let text = supervised(1, |_, cancel| async move {
-        tokio::task::spawn_blocking(move || work(&cancel))
-            .await
-            .context("fetching broke down; this is a defect of quee, please report it")?
-    })?;
-    print(&text)
-}
-
-/// Runs a training on `threads` threads while watching for Ctrl-C.
-fn trained(threads: usize, work: impl FnOnce(&Cancel) -> Result<()> + Send + 'static) -> Result<()> {
+/// Runs `work` on `threads` threads while watching for Ctrl-C; `what` names it should it break down.
+fn blocking<T: Send + 'static>(
+    threads: usize,
+    what: &'static str,
+    work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
+) -> Result<T> {
     supervised(threads, |pool, cancel| async move {
         let work = move || pool.install(|| work(&cancel));
         tokio::task::spawn_blocking(work)
             .await
-            .context("training broke down; this is a defect of quee, please report it")?
+            .with_context(|| format!("{what} broke down; this is a defect of quee, please report it"))?
     })
 }
 
