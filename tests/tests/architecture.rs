@@ -10,10 +10,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quee-data", &[]),
     ("quee-backbone", &["quee-quant"]),
     ("quee-cpu", &["quee-quant", "quee-backbone"]),
+    ("quee-gpu", &["quee-quant", "quee-backbone"]),
     ("quee-heads", &["quee-quant"]),
     ("quee-train", &["quee-quant", "quee-backbone", "quee-heads"]),
     ("quee-policy", &["quee-heads"]),
-    ("quee", &["quee-quant", "quee-data", "quee-backbone", "quee-cpu", "quee-heads", "quee-train", "quee-policy"]),
+    (
+        "quee",
+        &[
+            "quee-quant",
+            "quee-data",
+            "quee-backbone",
+            "quee-cpu",
+            "quee-gpu",
+            "quee-heads",
+            "quee-train",
+            "quee-policy",
+        ],
+    ),
 ];
 
 /// Outside crates that only one crate may name.

@@ -61,6 +61,22 @@ pub enum ExecError {
         /// Bits asked for.
         bits: u8,
     },
+    /// The device is gone; another one may be opened.
+    #[error("{device} was lost: {reason}")]
+    DeviceLost {
+        /// Name of the device.
+        device: String,
+        /// What the driver says.
+        reason: String,
+    },
+    /// The device has too little memory; a smaller batch may fit.
+    #[error("{device} is out of memory: {reason}; hint: a smaller paths.batch, or --backend cpu")]
+    OutOfMemory {
+        /// Name of the device.
+        device: String,
+        /// What was asked for.
+        reason: String,
+    },
     /// The device or library underneath failed.
     #[error("{0}")]
     Device(String),
@@ -83,6 +99,28 @@ pub trait Executor {
     /// # Errors
     /// When the executor cannot run at this width.
     fn set_width(&mut self, width: Width) -> Result<(), ExecError>;
+
+    /// Sets the widths of a batch whose samples part ways: each group is so many consecutive samples at one integer width, and the last
+    /// one reaches to the end of the batch. As [`set_width`](Self::set_width), for all operations from now on; every sample gets the result that
+    /// it would get alone.
+    ///
+    /// # Errors
+    /// When the executor runs whole batches at one width only.
+    fn set_groups(&mut self, groups: &[(usize, Width)]) -> Result<(), ExecError> {
+        match groups {
+            [(_, first), rest @ ..] if rest.iter().all(|(_, width)| width == first) => self.set_width(*first),
+            [] => Ok(()),
+            _ => Err(ExecError::Device(format!("{} runs a batch at one width only", self.name()))),
+        }
+    }
+
+    /// Finishes everything that was asked for. Executors that work at once need not do anything.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn wait(&mut self) -> Result<(), ExecError> {
+        Ok(())
+    }
 
     /// Brings data in. `data.len()` must be the product of `shape`.
     ///

@@ -34,6 +34,9 @@
 #[macro_export]
 macro_rules! forward_plain_operations {
     ($inner:tt) => {
+        fn wait(&mut self) -> Result<(), $crate::ExecError> {
+            self.$inner.wait()
+        }
         fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<$crate::Value, $crate::ExecError> {
             self.$inner.input(shape, data)
         }

@@ -1,0 +1,156 @@
+//! Turns `shaders/*.wgsl` into `kernels.rs`: joins each kernel with the shared files it names, lists its bindings, and has naga
+//! validate it as written and once more for every variant, with the variant's constants filled in.
+//!
+//! What a kernel's header may say, one line each:
+//!
+//! - `// uses: math.wgsl rows.wgsl`: files of `shaders/shared/` that are put before it
+//! - `// variant: NAME KEY=VALUE …`: override constants of a pipeline that the executor may ask for; a kernel without such a line has
+//!   one variant, `main`, without constants
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, ShaderStage, StorageAccess};
+
+/// Memory that the invocations of a workgroup share, and their number, which every adapter has.
+const SHARED_BYTES: u32 = 16 << 10;
+const INVOCATIONS: u32 = 256;
+
+fn main() {
+    let folder = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../../shaders");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        .map(|entry| entry.expect("the folder can be read").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "wgsl"))
+        .collect();
+    files.sort();
+    let mut out = String::new();
+    let mut names = Vec::new();
+    for file in &files {
+        let kernel = Kernel::read(&folder, file);
+        kernel.write(&mut out);
+        names.push(kernel.constant());
+    }
+    let list: String = names.iter().map(|name| format!("&{name}, ")).collect();
+    writeln!(out, "/// Every kernel.\npub static ALL: &[&Source] = &[{list}];").expect("a string takes everything");
+    let target = Path::new(&env::var("OUT_DIR").expect("set by cargo")).join("kernels.rs");
+    fs::write(&target, out).unwrap_or_else(|e| panic!("{}: {e}", target.display()));
+}
+
+struct Kernel {
+    name: String,
+    text: String,
+    variants: Vec<(String, Vec<(String, f64)>)>,
+    module: naga::Module,
+}
+
+impl Kernel {
+    fn read(folder: &Path, file: &Path) -> Self {
+        let own = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let name = file.file_stem().expect("a file has a name").to_str().expect("names are ASCII").to_owned();
+        let (mut text, mut variants) = (String::new(), Vec::new());
+        for line in own.lines() {
+            if let Some(list) = line.strip_prefix("// uses: ") {
+                for part in list.split_whitespace() {
+                    let path = folder.join("shared").join(part);
+                    text += &fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                    text.push('\n');
+                }
+            }
+            if let Some(variant) = line.strip_prefix("// variant: ") {
+                let mut words = variant.split_whitespace();
+                let name = words.next().unwrap_or_else(|| panic!("{}: a variant without a name", file.display()));
+                let constant = |word: &str| {
+                    let (key, value) =
+                        word.split_once('=').unwrap_or_else(|| panic!("{name}: {word} is not KEY=VALUE"));
+                    (key.to_owned(), value.parse().unwrap_or_else(|_| panic!("{name}: {word} has no number")))
+                };
+                variants.push((name.to_owned(), words.map(constant).collect()));
+            }
+        }
+        text += &own;
+        if variants.is_empty() {
+            variants.push(("main".to_owned(), Vec::new()));
+        }
+        let module = naga::front::wgsl::parse_str(&text)
+            .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(&text, &file.display().to_string())));
+        let kernel = Self { name, text, variants, module };
+        kernel.validate(file);
+        kernel
+    }
+
+    fn validate(&self, file: &Path) {
+        let check = |module: &naga::Module| {
+            Validator::new(ValidationFlags::all(), Capabilities::empty())
+                .validate(module)
+                .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(&self.text, &file.display().to_string())))
+        };
+        let info = check(&self.module);
+        for (variant, constants) in &self.variants {
+            let constants = constants.iter().cloned().collect();
+            let entry = Some((ShaderStage::Compute, "main"));
+            let (filled, _) = naga::back::pipeline_constants::process_overrides(&self.module, &info, entry, &constants)
+                .unwrap_or_else(|e| panic!("{}, variant {variant}: {e}", file.display()));
+            check(&filled);
+            let entry = filled.entry_points.iter().find(|entry| entry.name == "main").expect("kernels have a main");
+            let invocations: u32 = entry.workgroup_size.iter().product();
+            let mut layouter = naga::proc::Layouter::default();
+            layouter.update(filled.to_ctx()).expect("a valid module has layouts");
+            let shared: u32 = filled
+                .global_variables
+                .iter()
+                .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+                .map(|(_, variable)| layouter[variable.ty].size)
+                .sum();
+            assert!(
+                invocations <= INVOCATIONS && shared <= SHARED_BYTES,
+                "{}, variant {variant}: {invocations} invocations, {shared} bytes shared",
+                file.display()
+            );
+        }
+    }
+
+    fn constant(&self) -> String {
+        self.name.to_uppercase()
+    }
+
+    /// Kinds of the bindings of group 0, which are numbered without a gap.
+    fn bindings(&self) -> Vec<&'static str> {
+        let mut found: Vec<(u32, &'static str)> = Vec::new();
+        for (_, variable) in self.module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            let kind = match variable.space {
+                AddressSpace::Uniform => "Uniform",
+                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => "ReadWrite",
+                AddressSpace::Storage { .. } => "Read",
+                space => panic!("{}: a binding in {space:?}", self.name),
+            };
+            found.push((binding.binding, kind));
+        }
+        found.sort_unstable();
+        assert!(found.iter().enumerate().all(|(i, (at, _))| *at == i as u32), "{}: bindings {found:?}", self.name);
+        found.into_iter().map(|(_, kind)| kind).collect()
+    }
+
+    fn write(&self, out: &mut String) {
+        let bindings: String = self.bindings().iter().map(|kind| format!("Binding::{kind}, ")).collect();
+        let variants: String = self
+            .variants
+            .iter()
+            .map(|(name, constants)| {
+                let list: String = constants.iter().map(|(key, value)| format!("({key:?}, {value:?}), ")).collect();
+                format!("    Variant {{ name: {name:?}, constants: &[{list}] }},\n")
+            })
+            .collect();
+        let (name, text, constant) = (&self.name, &self.text, self.constant());
+        writeln!(
+            out,
+            "/// `shaders/{name}.wgsl`.\npub static {constant}: Source = Source {{\n  name: {name:?},\n  wgsl: {text:?},\n  bindings: \
+             &[{bindings}],\n  variants: &[\n{variants}  ],\n}};"
+        )
+        .expect("a string takes everything");
+    }
+}

@@ -1,0 +1,328 @@
+//! An open adapter: its device and queue, its pipelines, its memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quee_backbone::ExecError;
+
+use crate::adapter::{self, AdapterInfo, Power};
+use crate::error::GpuError;
+use crate::kernels::{Binding, Source};
+
+/// What to open, and how much of it to use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GpuOptions {
+    /// Part of the adapter's name, in any case; without it the first by kind.
+    pub adapter: Option<String>,
+    /// Which kind comes first.
+    pub power: Power,
+    /// Most bytes that buffers may take together; without it, what the driver gives.
+    pub memory: Option<u64>,
+    /// Most bytes that packed weights keep between uses; the least recently used make room.
+    pub weight_memory: u64,
+    /// Smaller limits than the adapter's; for tests of what happens on small adapters.
+    pub limits: Option<SmallLimits>,
+    /// Kernels made for discrete GPUs (`true`) or for software adapters (`false`); without it, by the kind of the adapter.
+    pub tiled: Option<bool>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { adapter: None, power: Power::High, memory: None, weight_memory: 2 << 30, limits: None, tiled: None }
+    }
+}
+
+/// Limits below those of the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmallLimits {
+    /// Largest part of a buffer that a kernel can see, in bytes.
+    pub max_binding: u64,
+    /// Most workgroups along one axis of a dispatch.
+    pub workgroups: u32,
+}
+
+/// A device, shared by all executors that run on it.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    info: AdapterInfo,
+    options: GpuOptions,
+    limits: wgpu::Limits,
+    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    health: Arc<Health>,
+    allocated: Arc<AtomicU64>,
+    /// Stands in for operands that a variant of a kernel does not use.
+    pub(crate) nothing: wgpu::Buffer,
+}
+
+type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
+
+/// A kernel with its constants filled in.
+pub(crate) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// What the driver has complained about.
+#[derive(Default)]
+struct Health {
+    lost: AtomicBool,
+    message: Mutex<Option<String>>,
+}
+
+impl Health {
+    fn note(&self, message: String) {
+        // The first complaint is the cause of those that follow.
+        self.message.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+    }
+}
+
+impl Gpu {
+    /// Opens an adapter with all that it has.
+    ///
+    /// # Errors
+    /// When there is none, none of that name, or the driver refuses.
+    pub fn open(options: &GpuOptions) -> Result<Arc<Self>, GpuError> {
+        let (adapter, info) = adapter::choose(&adapter::instance(), options.adapter.as_deref(), options.power)?;
+        let mut limits = adapter.limits();
+        if let Some(small) = options.limits {
+            limits.max_storage_buffer_binding_size = small.max_binding.min(limits.max_storage_buffer_binding_size);
+            limits.max_compute_workgroups_per_dimension =
+                small.workgroups.min(limits.max_compute_workgroups_per_dimension);
+            limits.max_compute_invocations_per_workgroup = 256;
+            limits.max_compute_workgroup_storage_size = 16 << 10;
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        let (device, queue) =
+            opened.map_err(|e| GpuError::Refused { adapter: info.name.clone(), reason: e.to_string() })?;
+        let health = Arc::new(Health::default());
+        let lost = Arc::clone(&health);
+        device.set_device_lost_callback(move |reason, message| {
+            lost.note(format!("{reason:?}: {message}"));
+            lost.lost.store(true, Ordering::SeqCst);
+        });
+        let complaints = Arc::clone(&health);
+        device.on_uncaptured_error(Arc::new(move |error| complaints.note(error.to_string())));
+        let nothing = device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 256,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        Ok(Arc::new(Self {
+            device,
+            queue,
+            info,
+            options: options.clone(),
+            limits,
+            pipelines: Mutex::default(),
+            health,
+            allocated: Arc::default(),
+            nothing,
+        }))
+    }
+
+    /// The adapter.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// What was asked for when it was opened.
+    pub fn options(&self) -> &GpuOptions {
+        &self.options
+    }
+
+    /// Limits of the device.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    /// Most bytes of an operand in one dispatch: what a binding holds, less what aligning its ends may take.
+    pub(crate) fn binding(&self) -> usize {
+        let slack = u64::from(self.limits.min_storage_buffer_offset_alignment).max(16) + 16;
+        // Kernels count in numbers of 32 bits with 32 bits.
+        let most = self.limits.max_storage_buffer_binding_size.min(1 << 33);
+        usize::try_from(most - slack).unwrap_or(usize::MAX)
+    }
+
+    /// Whether kernels for discrete GPUs are used.
+    pub fn is_tiled(&self) -> bool {
+        self.options.tiled.unwrap_or(!self.info.is_software())
+    }
+
+    /// Whether the device is gone and another one must be opened.
+    pub fn is_lost(&self) -> bool {
+        self.health.lost.load(Ordering::SeqCst)
+    }
+
+    /// Gives the device up, as if the driver had lost it; for tests.
+    pub fn lose(&self) {
+        self.device.destroy();
+        // The callback comes with the next poll.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.health.note("given up".into());
+        self.health.lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Bytes of all buffers.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// An error when the driver has complained since the last call.
+    pub(crate) fn check(&self) -> Result<(), ExecError> {
+        let message = self.health.message.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_lost() {
+            let reason = message.clone().unwrap_or_default();
+            return Err(ExecError::DeviceLost { device: self.info.name.clone(), reason });
+        }
+        let mut message = message;
+        match message.take() {
+            Some(message) => Err(self.refused(&message)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn refused(&self, message: &str) -> ExecError {
+        ExecError::Device(format!("{}: {message}", self.info))
+    }
+
+    /// A new buffer.
+    pub(crate) fn allocate(&self, bytes: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<Memory, ExecError> {
+        let out_of_memory = |reason: String| ExecError::OutOfMemory { device: self.info.name.clone(), reason };
+        let taken = self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        // Subtracts again when it is dropped on the way out.
+        let share = Share { bytes, allocated: Arc::clone(&self.allocated) };
+        if let Some(limit) = self.options.memory.filter(|&limit| taken + bytes > limit) {
+            return Err(out_of_memory(format!("{bytes} bytes more than the {taken} in use pass the limit of {limit}")));
+        }
+        if bytes > self.limits.max_buffer_size {
+            let most = self.limits.max_buffer_size;
+            return Err(out_of_memory(format!("a buffer of {bytes} bytes, where the adapter's largest has {most}")));
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage,
+            mapped_at_creation: mapped,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(out_of_memory(format!("{bytes} bytes more than the {taken} in use: {error}")));
+        }
+        Ok(Memory { buffer, _share: share })
+    }
+
+    /// A buffer with `content`.
+    pub(crate) fn upload(&self, content: &[u8]) -> Result<Memory, ExecError> {
+        let bytes = content.len().max(16).next_multiple_of(16) as u64;
+        let memory = self.allocate(bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC, true)?;
+        {
+            let range = memory.buffer.get_mapped_range_mut(..).map_err(|e| self.refused(&e.to_string()));
+            // A lost device maps nothing.
+            let mut range = self.check().and(range)?;
+            range.slice(..content.len()).copy_from_slice(content);
+        }
+        memory.buffer.unmap();
+        Ok(memory)
+    }
+
+    /// The pipeline of a kernel with these constants.
+    pub(crate) fn pipeline(
+        &self,
+        source: &'static Source,
+        constants: &[(&'static str, f64)],
+    ) -> Result<Arc<Pipeline>, ExecError> {
+        let key = (source.name, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect());
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = pipelines.get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = Arc::new(self.build(source, constants));
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            self.check()?;
+            return Err(self.refused(&format!("the driver refuses the kernel `{}`: {error}", source.name)));
+        }
+        pipelines.insert(key, Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn build(&self, source: &'static Source, constants: &[(&'static str, f64)]) -> Pipeline {
+        let device = &self.device;
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = source
+            .bindings
+            .iter()
+            .enumerate()
+            .map(|(at, kind)| wgpu::BindGroupLayoutEntry {
+                binding: at as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match kind {
+                        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+                        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: *kind == Binding::Uniform,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(source.name), entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(source.name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(source.name),
+            source: wgpu::ShaderSource::Wgsl(source.wgsl.into()),
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(source.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants,
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+}
+
+/// A buffer that is counted.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub buffer: wgpu::Buffer,
+    _share: Share,
+}
+
+impl Memory {
+    pub fn bytes(&self) -> u64 {
+        self.buffer.size()
+    }
+}
+
+/// A buffer's share of what is allocated.
+#[derive(Debug)]
+struct Share {
+    bytes: u64,
+    allocated: Arc<AtomicU64>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.allocated.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

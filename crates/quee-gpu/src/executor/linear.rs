@@ -1,0 +1,359 @@
+//! Linear layers and the row kernels.
+
+use std::sync::Arc;
+
+use quee_backbone::{ExecError, Linear, Norm};
+use quee_quant::Width;
+
+use super::products::{After, CodeOperands, FloatOperands};
+use super::{GpuExecutor, ROWS, buffer, mismatch};
+use crate::engine::{Packed, PackedCodes, PackedFloats, columns};
+use crate::kernels;
+use crate::memory::{Block, Tensor};
+use crate::params::{Codes, Floats, RowsCodes, RowsFloat};
+
+/// What follows a linear layer.
+#[derive(Clone, Copy)]
+pub(super) enum Afterwards<'a> {
+    Nothing,
+    Gelu,
+    Add(&'a Tensor),
+}
+
+/// What happens to rows before they are quantized.
+#[derive(Clone, Copy)]
+pub(super) enum Before<'a> {
+    Nothing,
+    Norm(&'a Norm),
+    Softmax,
+}
+
+impl Before<'_> {
+    fn constant(self) -> (&'static str, f64) {
+        let number = match self {
+            Self::Nothing => 0.0,
+            Self::Norm(_) => 1.0,
+            Self::Softmax => 2.0,
+        };
+        ("BEFORE", number)
+    }
+}
+
+/// Rows of codes with scale, zero point and sum of each.
+pub(super) struct Coded {
+    pub codes: Arc<Block>,
+    pub infos: Arc<Block>,
+}
+
+/// Rows of a tensor, and where their codes go.
+#[derive(Clone, Copy)]
+pub(super) struct RowLayout {
+    /// Rows of a head.
+    pub tokens: usize,
+    /// Heads of a sample; 1 where a sample's rows follow one another.
+    pub heads: usize,
+    /// Values of a row.
+    pub d: usize,
+    /// Where the first row begins in its sample.
+    pub start: usize,
+    /// Values between two samples, heads, rows.
+    pub strides: [usize; 3],
+    /// Whether the codes are columns of a product instead of rows.
+    pub columns: bool,
+}
+
+impl RowLayout {
+    /// Rows of `d` values one after the other, `tokens` to a sample.
+    pub fn plain(tokens: usize, d: usize) -> Self {
+        Self { tokens, heads: 1, d, start: 0, strides: [tokens * d, 0, d], columns: false }
+    }
+
+    fn chunks(&self) -> usize {
+        self.d.div_ceil(16)
+    }
+
+    /// Rows or columns of a head, padded.
+    fn places(&self) -> usize {
+        if self.columns { columns(self.tokens) } else { self.tokens }
+    }
+}
+
+impl GpuExecutor {
+    /// Quantizes the rows of `samples` samples.
+    pub(super) fn quantize(
+        &mut self,
+        x: &Tensor,
+        samples: usize,
+        layout: RowLayout,
+        before: Before<'_>,
+        site: &str,
+    ) -> Result<Coded, ExecError> {
+        let RowLayout { tokens, heads, d, start, strides, columns } = layout;
+        let (chunks, places) = (layout.chunks(), layout.places());
+        let matrix = places * chunks;
+        let codes = self.block(16 * samples * heads * matrix)?;
+        let infos = self.block(16 * samples * heads * places)?;
+        let (groups, rules) = self.rules(site, heads * tokens)?;
+        let slot = self.recorder_mut().slot(site);
+        let norm = match before {
+            Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
+            _ => None,
+        };
+        // Rows that follow one another can be cut anywhere, heads only between samples.
+        let loose = heads == 1 && !columns;
+        let (units, rows_each) = if loose { (samples * tokens, 1) } else { (samples, heads * tokens) };
+        let bytes =
+            if loose { [4 * d, 16 * chunks, 16] } else { [4 * strides[0], 16 * heads * matrix, 16 * heads * places] };
+        let most = self.most(ROWS) / rows_each.max(1);
+        for run in self.recorder().runs(site, units, &bytes, most)? {
+            let recorder = self.recorder();
+            let [x_bytes, code_bytes, info_bytes] = bytes;
+            let x_span = recorder.span(x.data.buffer(), run.start * x_bytes, run.len() * x_bytes);
+            let code_span = recorder.span(codes.buffer(), run.start * code_bytes, run.len() * code_bytes);
+            let info_span = recorder.span(infos.buffer(), run.start * info_bytes, run.len() * info_bytes);
+            let [gain, offset] = match &norm {
+                Some((gain, offset, _)) => [gain, offset].map(|part| recorder.span(buffer(part), 0, 4 * d)),
+                None => [recorder.nothing(), recorder.nothing()],
+            };
+            let flags = recorder.flags();
+            let rows = run.len() * rows_each;
+            let params = RowsCodes {
+                rows: rows as u32,
+                d: d as u32,
+                tokens: if loose { rows.max(1) as u32 } else { tokens as u32 },
+                heads: heads as u32,
+                x_at: x_span.at() + start as u32,
+                x_sample: strides[0] as u32,
+                x_head: strides[1] as u32,
+                x_token: strides[2] as u32,
+                gain_at: gain.at(),
+                offset_at: offset.at(),
+                eps: norm.as_ref().map_or(0.0, |(_, _, eps)| *eps),
+                code_at: code_span.at(),
+                code_matrix: (4 * matrix) as u32,
+                code_row: if columns { 4 } else { (4 * chunks) as u32 },
+                code_chunk: if columns { (4 * places) as u32 } else { 4 },
+                info_at: info_span.at4(),
+                info_matrix: places as u32,
+                slot,
+                first_row: (run.start * rows_each) as u32,
+                groups,
+                rules,
+            };
+            let operands = [x_span, gain, offset, code_span, info_span, flags];
+            let size = self.grid(rows, ROWS);
+            self.recorder_mut().dispatch(&kernels::ROWS_CODES, &[before.constant()], &params, &operands, size)?;
+        }
+        Ok(Coded { codes, infos })
+    }
+
+    /// A linear layer with what stands before and after it.
+    pub(super) fn run_linear(
+        &mut self,
+        x: &Tensor,
+        norm: Option<&Norm>,
+        linear: &Linear,
+        after: Afterwards<'_>,
+    ) -> Result<Tensor, ExecError> {
+        let (k, n) = (linear.inputs, linear.outputs);
+        if x.shape.len() < 2 || x.shape.last() != Some(&k) {
+            return Err(mismatch(&linear.site, &format!("[.., {k}]"), &x.shape));
+        }
+        if let Some(norm) = norm {
+            check_norm(x, norm)?;
+        }
+        let mut shape = x.shape.clone();
+        shape.pop();
+        shape.push(n);
+        let (after, residual) = match after {
+            Afterwards::Nothing => (After::Nothing, None),
+            Afterwards::Gelu => (After::Gelu, None),
+            Afterwards::Add(residual) if residual.shape == shape => (After::Add, Some(residual)),
+            Afterwards::Add(residual) => {
+                return Err(mismatch(&linear.site, &format!("a residual of shape {shape:?}"), &residual.shape));
+            }
+        };
+        let out = self.tensor(&shape)?;
+        let rows = x.shape[..x.shape.len() - 1].iter().product();
+        if self.is_float() {
+            let normed = norm.map(|norm| self.run_norm(x, norm)).transpose()?;
+            self.linear_floats(normed.as_ref().unwrap_or(x), rows, linear, after, residual, &out)?;
+            return Ok(out);
+        }
+        let (samples, tokens) = (x.shape[0], rows / x.shape[0].max(1));
+        let before = norm.map_or(Before::Nothing, Before::Norm);
+        let coded = self.quantize(x, samples, RowLayout::plain(tokens, k), before, &linear.site)?;
+        // One product for each weight width, whatever the activation widths.
+        let mut first = 0;
+        let groups = self.groups.clone();
+        for (at, group) in groups.iter().enumerate() {
+            let end = group.end.saturating_mul(tokens).min(rows);
+            let weight = |group: &super::Group| group.width.weight_bits();
+            if groups.get(at + 1).is_some_and(|next| weight(next) == weight(group)) {
+                continue;
+            }
+            self.linear_codes(&coded, first..end.max(first), linear, group.width, after, residual, &out)?;
+            first = end.max(first);
+        }
+        Ok(out)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn linear_codes(
+        &mut self,
+        coded: &Coded,
+        rows: std::ops::Range<usize>,
+        linear: &Linear,
+        width: Width,
+        after: After,
+        residual: Option<&Tensor>,
+        out: &Tensor,
+    ) -> Result<(), ExecError> {
+        let (k, n) = (linear.inputs, linear.outputs);
+        let packed = self.weights.linear(linear, width, self.engine.plan())?;
+        let Packed::Codes(PackedCodes { panels, infos }) = &*packed else { unreachable!("packed at an integer width") };
+        let chunks = k.div_ceil(16);
+        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], self.most_rows())? {
+            let (first, m) = (rows.start + run.start, run.len());
+            for panel in panels {
+                let recorder = self.recorder();
+                let (j, part) = (panel.columns.start, panel.columns.len());
+                let params = Codes {
+                    m: m as u32,
+                    n: part as u32,
+                    k: k as u32,
+                    chunks: chunks as u32,
+                    width: columns(part) as u32,
+                    batch: 1,
+                    heads: 1,
+                    factor: 1.0,
+                    out_at: j as u32,
+                    residual_at: j as u32,
+                    out_row: n as u32,
+                    ..Codes::default()
+                };
+                let operands = CodeOperands {
+                    a: recorder.span(coded.codes.buffer(), 16 * first * chunks, 16 * m * chunks),
+                    a_infos: recorder.span(coded.infos.buffer(), 16 * first, 16 * m),
+                    b: recorder.span(&panel.content.buffer, 0, 16 * chunks * columns(part)),
+                    b_infos: recorder.span(&infos.buffer, 16 * j, 16 * part),
+                    residual: residual.map_or_else(|| recorder.nothing(), |r| self.floats(r, first * n, m * n)),
+                    out: self.floats(out, first * n, m * n),
+                };
+                self.product_codes(params, operands, after)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn linear_floats(
+        &mut self,
+        x: &Tensor,
+        rows: usize,
+        linear: &Linear,
+        after: After,
+        residual: Option<&Tensor>,
+        out: &Tensor,
+    ) -> Result<(), ExecError> {
+        let (k, n) = (linear.inputs, linear.outputs);
+        let packed = self.weights.linear(linear, Width::FLOAT, self.engine.plan())?;
+        let Packed::Floats(PackedFloats { panels, bias }) = &*packed else { unreachable!("packed as floats") };
+        for run in self.recorder().runs(&linear.site, rows, &[4 * k, 4 * n], self.most_rows())? {
+            let (first, m) = (run.start, run.len());
+            for panel in panels {
+                let recorder = self.recorder();
+                let (j, part) = (panel.columns.start, panel.columns.len());
+                let params = Floats {
+                    m: m as u32,
+                    n: part as u32,
+                    k: k as u32,
+                    width: columns(part) as u32,
+                    batch: 1,
+                    heads: 1,
+                    factor: 1.0,
+                    has_bias: u32::from(bias.is_some()),
+                    a_row: k as u32,
+                    out_at: j as u32,
+                    residual_at: j as u32,
+                    out_row: n as u32,
+                    ..Floats::default()
+                };
+                let operands = FloatOperands {
+                    a: self.floats(x, first * k, m * k),
+                    b: recorder.span(&panel.content.buffer, 0, 16 * k.div_ceil(4) * columns(part)),
+                    bias: match bias {
+                        Some(bias) => recorder.span(&bias.buffer, 4 * j, 4 * part),
+                        None => recorder.nothing(),
+                    },
+                    residual: residual.map_or_else(|| recorder.nothing(), |r| self.floats(r, first * n, m * n)),
+                    out: self.floats(out, first * n, m * n),
+                };
+                self.product_floats(params, operands, after)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_norm(&mut self, x: &Tensor, norm: &Norm) -> Result<Tensor, ExecError> {
+        check_norm(x, norm)?;
+        self.rows_float(x, &norm.site, Before::Norm(norm))
+    }
+
+    pub(super) fn run_softmax(&mut self, x: &Tensor) -> Result<Tensor, ExecError> {
+        if x.shape.is_empty() {
+            return Err(mismatch("softmax", "[.., T]", &x.shape));
+        }
+        self.rows_float(x, "softmax", Before::Softmax)
+    }
+
+    fn rows_float(&mut self, x: &Tensor, site: &str, before: Before<'_>) -> Result<Tensor, ExecError> {
+        let d = *x.shape.last().expect("checked by the callers");
+        let rows = x.len() / d.max(1);
+        let out = self.tensor(&x.shape)?;
+        let norm = match before {
+            Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
+            _ => None,
+        };
+        for run in self.recorder().runs(site, rows, &[4 * d], self.most(ROWS))? {
+            let recorder = self.recorder();
+            let x_span = self.floats(x, run.start * d, run.len() * d);
+            let y_span = self.floats(&out, run.start * d, run.len() * d);
+            let [gain, offset] = match &norm {
+                Some((gain, offset, _)) => [gain, offset].map(|part| recorder.span(buffer(part), 0, 4 * d)),
+                None => [recorder.nothing(), recorder.nothing()],
+            };
+            let params = RowsFloat {
+                rows: run.len() as u32,
+                d: d as u32,
+                tokens: run.len() as u32,
+                heads: 1,
+                x_at: x_span.at(),
+                x_sample: 0,
+                x_head: 0,
+                x_token: d as u32,
+                gain_at: gain.at(),
+                offset_at: offset.at(),
+                eps: norm.as_ref().map_or(0.0, |(_, _, eps)| *eps),
+                y_at: y_span.at(),
+            };
+            let size = self.grid(run.len(), ROWS);
+            self.recorder_mut().dispatch(
+                &kernels::ROWS_FLOAT,
+                &[before.constant()],
+                &params,
+                &[x_span, gain, offset, y_span],
+                size,
+            )?;
+        }
+        Ok(out)
+    }
+}
+
+fn check_norm(x: &Tensor, norm: &Norm) -> Result<(), ExecError> {
+    let d = norm.weight.data.len();
+    if x.shape.last() == Some(&d) && norm.bias.data.len() == d {
+        Ok(())
+    } else {
+        Err(mismatch(&norm.site, &format!("[.., {d}]"), &x.shape))
+    }
+}

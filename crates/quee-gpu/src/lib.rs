@@ -1,0 +1,25 @@
+//! GPU executor: the WGSL kernels of `shaders/` on wgpu, with the meaning of the CPU executor.
+//!
+//! - [`list`]: the adapters of this machine; [`Gpu`]: an open one
+//! - [`GpuEngine`]: packed weights on a device; [`GpuExecutor`]: runs a backbone's program over them
+//! - [`kernels`]: what the build script made of the shaders
+//!
+//! Operations are recorded and submitted together when a value is read, so everything between two readbacks is one command buffer. A sample's
+//! result does not depend on the samples beside it, bit for bit on one adapter.
+
+mod adapter;
+mod device;
+mod engine;
+mod error;
+mod executor;
+pub mod kernels;
+mod memory;
+mod params;
+mod recorder;
+
+pub use adapter::{AdapterInfo, Kind, Power, list};
+pub use device::{Gpu, GpuOptions, SmallLimits};
+pub use engine::GpuEngine;
+pub use error::GpuError;
+pub use executor::GpuExecutor;
+pub use recorder::Counts;

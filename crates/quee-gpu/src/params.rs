@@ -1,0 +1,123 @@
+//! Parameters of the kernels, field by field as their `Params` in WGSL.
+
+use bytemuck::{Pod, Zeroable};
+use quee_quant::ActQuant;
+
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty),+ $(,)? })+) => {
+        $($(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+        pub(crate) struct $name { $(pub $field: $kind),+ })+
+    };
+}
+
+params! {
+    /// `quantize.wgsl`: how values become codes.
+    Rule { scale: f32, inverse: f32, zero: i32, least: i32, most: i32, dynamic: u32, steps: f32, unused: u32 }
+    /// The rules of consecutive groups of rows or samples.
+    Rules { ends: [u32; 8], rules: [Rule; 8] }
+    /// `rows_codes.wgsl`.
+    RowsCodes {
+        rows: u32, d: u32, tokens: u32, heads: u32,
+        x_at: u32, x_sample: u32, x_head: u32, x_token: u32,
+        gain_at: u32, offset_at: u32, eps: f32, code_at: u32,
+        code_matrix: u32, code_row: u32, code_chunk: u32, info_at: u32,
+        info_matrix: u32, slot: u32, first_row: u32, groups: u32,
+        rules: Rules,
+    }
+    /// `values_codes.wgsl`.
+    ValuesCodes {
+        matrices: u32, tokens: u32, d: u32, heads: u32,
+        x_at: u32, x_sample: u32, x_head: u32, x_token: u32,
+        code_at: u32, width: u32, info_at: u32, slot: u32,
+        first_sample: u32, groups: u32, unused: [u32; 2],
+        rules: Rules,
+    }
+    /// `rows_float.wgsl`.
+    RowsFloat {
+        rows: u32, d: u32, tokens: u32, heads: u32,
+        x_at: u32, x_sample: u32, x_head: u32, x_token: u32,
+        gain_at: u32, offset_at: u32, eps: f32, y_at: u32,
+    }
+    /// `shared/codes.wgsl`.
+    Codes {
+        m: u32, n: u32, k: u32, chunks: u32,
+        width: u32, batch: u32, heads: u32, factor: f32,
+        a_at: u32, a_matrix: u32, a_info_at: u32, a_info_matrix: u32,
+        b_at: u32, b_matrix: u32, b_info_at: u32, b_info_matrix: u32,
+        out_at: u32, out_sample: u32, out_head: u32, out_row: u32,
+        residual_at: u32, unused: [u32; 3],
+    }
+    /// `shared/floats.wgsl`.
+    Floats {
+        m: u32, n: u32, k: u32, width: u32,
+        batch: u32, heads: u32, factor: f32, has_bias: u32,
+        a_at: u32, a_sample: u32, a_head: u32, a_row: u32,
+        b_at: u32, b_matrix: u32, bias_at: u32, residual_at: u32,
+        out_at: u32, out_sample: u32, out_head: u32, out_row: u32,
+    }
+    /// `pack_float.wgsl`.
+    PackFloat {
+        count: u32, k: u32, n: u32, width: u32,
+        heads: u32, x_at: u32, x_sample: u32, x_head: u32,
+        x_column: u32, x_row: u32, y_at: u32, unused: u32,
+    }
+    /// `unfold.wgsl`.
+    Unfold {
+        count: u32, channels: u32, height: u32, width: u32,
+        down: u32, across: u32, kernel: u32, stride: u32,
+        padding: u32, x_at: u32, y_at: u32, unused: u32,
+    }
+    /// `rearrange.wgsl`.
+    Rearrange {
+        count: u32, rows: u32, columns: u32, gather: u32,
+        x_at: u32, x_sample: u32, x_row: u32, x_column: u32,
+        samples_at: u32, y_at: u32, y_sample: u32, y_row: u32,
+    }
+    /// `add.wgsl`.
+    Add { count: u32, period: u32, x_at: u32, y_at: u32, z_at: u32, unused: [u32; 3] }
+    /// `gelu.wgsl`.
+    Gelu { count: u32, x_at: u32, y_at: u32, unused: u32 }
+    /// `mean_tokens.wgsl`.
+    MeanTokens { count: u32, tokens: u32, d: u32, skip: u32, x_at: u32, y_at: u32, unused: [u32; 2] }
+    /// `performer_features.wgsl`.
+    PerformerFeatures {
+        rows: u32, d: u32, tokens: u32, heads: u32,
+        x_at: u32, x_sample: u32, x_head: u32, x_token: u32,
+        m: u32, products_at: u32, unused: [u32; 2],
+    }
+    /// `performer_sums.wgsl`.
+    PerformerSums {
+        count: u32, tokens: u32, m: u32, d: u32,
+        features_at: u32, x_at: u32, x_sample: u32, x_token: u32,
+        sums_at: u32, unused: [u32; 3],
+    }
+    /// `performer_mix.wgsl`.
+    PerformerMix {
+        count: u32, tokens: u32, m: u32, d: u32,
+        features_at: u32, sums_at: u32, y_at: u32, eps: f32,
+    }
+}
+
+impl Rule {
+    /// Scale and zero point from each row's own range, at so many bits.
+    pub fn dynamic(bits: u8) -> Self {
+        let quant = ActQuant::new(1.0, 0, bits);
+        Self { dynamic: 1, ..Self::fixed(quant) }
+    }
+
+    /// The same for every row.
+    pub fn fixed(quant: ActQuant) -> Self {
+        Self {
+            scale: quant.scale,
+            inverse: quant.inv_scale,
+            zero: quant.zero,
+            least: quant.qmin,
+            most: quant.qmax,
+            dynamic: 0,
+            steps: (quant.qmax - quant.qmin) as f32,
+            unused: 0,
+        }
+    }
+}

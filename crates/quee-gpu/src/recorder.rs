@@ -1,0 +1,337 @@
+//! Records dispatches and submits them together: one command buffer for everything between two readbacks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quee_backbone::ExecError;
+
+use crate::device::{Gpu, Memory, Pipeline};
+use crate::kernels::{Binding, Source};
+use crate::memory::Pool;
+
+/// Bytes between the parameters of two dispatches: a multiple of what every adapter asks for, and enough for the largest.
+const PARAMS: usize = 512;
+/// Dispatches of one command buffer; beyond, another one is begun.
+const DISPATCHES: usize = 512;
+/// Places that can report NaN or infinity.
+const FLAGS: usize = 512;
+
+/// How much work the device was given.
+#[derive(Debug, Default)]
+pub struct Counters {
+    dispatches: AtomicU64,
+    submits: AtomicU64,
+    readbacks: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+}
+
+/// A reading of [`Counters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kernels started.
+    pub dispatches: u64,
+    /// Command buffers handed over.
+    pub submits: u64,
+    /// Times that the host waited for data.
+    pub readbacks: u64,
+    /// Bytes written to the device, parameters included, weights not.
+    pub bytes_up: u64,
+    /// Bytes read from the device.
+    pub bytes_down: u64,
+}
+
+impl Counters {
+    /// What was counted so far.
+    pub fn read(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            dispatches: of(&self.dispatches),
+            submits: of(&self.submits),
+            readbacks: of(&self.readbacks),
+            bytes_up: of(&self.bytes_up),
+            bytes_down: of(&self.bytes_down),
+        }
+    }
+}
+
+impl std::ops::Sub for Counts {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            dispatches: self.dispatches - before.dispatches,
+            submits: self.submits - before.submits,
+            readbacks: self.readbacks - before.readbacks,
+            bytes_up: self.bytes_up - before.bytes_up,
+            bytes_down: self.bytes_down - before.bytes_down,
+        }
+    }
+}
+
+/// A part of a buffer as a kernel sees it: bindings begin at multiples of the adapter's alignment, so the part itself begins `at` bytes
+/// into the binding.
+#[derive(Clone)]
+pub(crate) struct Span {
+    buffer: wgpu::Buffer,
+    start: u64,
+    size: u64,
+    at: u64,
+}
+
+impl Span {
+    /// Where the part begins, in numbers of 32 bits.
+    pub fn at(&self) -> u32 {
+        (self.at / 4) as u32
+    }
+
+    /// Where the part begins, in vectors of four such numbers.
+    pub fn at4(&self) -> u32 {
+        (self.at / 16) as u32
+    }
+}
+
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    group: wgpu::BindGroup,
+    params: u32,
+    size: [u32; 3],
+}
+
+/// A recording, with the buffers that every recording needs.
+pub(crate) struct Recorder {
+    pub gpu: Arc<Gpu>,
+    pub pool: Arc<Pool>,
+    pub counters: Arc<Counters>,
+    dispatches: Vec<Dispatch>,
+    params: Vec<u8>,
+    params_buffer: Memory,
+    flags: Memory,
+    sites: Vec<String>,
+    slots: HashMap<String, u32>,
+    staging: Option<Memory>,
+}
+
+impl Recorder {
+    pub fn new(gpu: Arc<Gpu>, counters: Arc<Counters>) -> Result<Self, ExecError> {
+        use wgpu::BufferUsages as Usage;
+        let params_buffer = gpu.allocate((PARAMS * DISPATCHES) as u64, Usage::UNIFORM | Usage::COPY_DST, false)?;
+        let flags = gpu.allocate((FLAGS * 4) as u64, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, false)?;
+        let pool = Pool::new(Arc::clone(&gpu));
+        Ok(Self {
+            gpu,
+            pool,
+            counters,
+            dispatches: Vec::new(),
+            params: Vec::new(),
+            params_buffer,
+            flags,
+            sites: Vec::new(),
+            slots: HashMap::new(),
+            staging: None,
+        })
+    }
+
+    /// Number under which a kernel reports values that are not finite at `site`.
+    pub fn slot(&mut self, site: &str) -> u32 {
+        if let Some(&slot) = self.slots.get(site) {
+            return slot;
+        }
+        // A backbone with more sites than slots: the last ones share a name.
+        let slot = self.sites.len().min(FLAGS - 1);
+        if slot == self.sites.len() {
+            self.sites.push(site.to_owned());
+        }
+        self.slots.insert(site.to_owned(), slot as u32);
+        slot as u32
+    }
+
+    /// The buffer of those reports.
+    pub fn flags(&self) -> Span {
+        Span { buffer: self.flags.buffer.clone(), start: 0, size: self.flags.bytes(), at: 0 }
+    }
+
+    /// Stands in for an operand that is not used.
+    pub fn nothing(&self) -> Span {
+        Span { buffer: self.gpu.nothing.clone(), start: 0, size: self.gpu.nothing.size(), at: 0 }
+    }
+
+    /// Bytes `from..from + bytes` of a buffer.
+    pub fn span(&self, buffer: &wgpu::Buffer, from: usize, bytes: usize) -> Span {
+        let align = u64::from(self.gpu.limits().min_storage_buffer_offset_alignment).max(16);
+        let from = from as u64;
+        let start = from / align * align;
+        // Whole vectors, and no binding is empty.
+        let end = (from + (bytes as u64).max(4)).next_multiple_of(16).min(buffer.size());
+        Span { buffer: buffer.clone(), start, size: end - start, at: from - start }
+    }
+
+    /// Most workgroups along an axis.
+    pub fn workgroups(&self) -> usize {
+        self.gpu.limits().max_compute_workgroups_per_dimension as usize
+    }
+
+    /// Cuts `count` rows (or samples, or columns) into runs that fit a binding when each takes `bytes` bytes of an operand, for each
+    /// operand, and that are at most `most` long.
+    pub fn runs(
+        &self,
+        op: &str,
+        count: usize,
+        bytes: &[usize],
+        most: usize,
+    ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>, ExecError> {
+        let largest = bytes.iter().copied().max().unwrap_or(1).max(1);
+        let step = (self.gpu.binding() / largest).min(most);
+        if step == 0 {
+            return Err(self.gpu.refused(&format!(
+                "{op}: one part needs {largest} bytes in one binding, and the adapter's largest has {}",
+                self.gpu.binding()
+            )));
+        }
+        Ok((0..count).step_by(step).map(move |first| first..count.min(first + step)))
+    }
+
+    /// Records one dispatch of `size` workgroups.
+    pub fn dispatch<P: bytemuck::Pod>(
+        &mut self,
+        source: &'static Source,
+        constants: &[(&'static str, f64)],
+        params: &P,
+        operands: &[Span],
+        size: [usize; 3],
+    ) -> Result<(), ExecError> {
+        if size.contains(&0) {
+            return Ok(());
+        }
+        let pipeline = self.gpu.pipeline(source, constants)?;
+        if self.dispatches.len() == DISPATCHES {
+            self.submit(None)?;
+        }
+        let bytes = bytemuck::bytes_of(params);
+        assert!(bytes.len() <= PARAMS && operands.len() + 1 == source.bindings.len(), "{}", source.name);
+        let at = self.params.len();
+        self.params.extend_from_slice(bytes);
+        self.params.resize(at + PARAMS, 0);
+        let uniform = wgpu::BufferBinding {
+            buffer: &self.params_buffer.buffer,
+            offset: 0,
+            size: std::num::NonZero::new(bytes.len() as u64),
+        };
+        let storage = operands.iter().map(|span| wgpu::BufferBinding {
+            buffer: &span.buffer,
+            offset: span.start,
+            size: std::num::NonZero::new(span.size),
+        });
+        let entries: Vec<wgpu::BindGroupEntry> = std::iter::once(uniform)
+            .chain(storage)
+            .enumerate()
+            .map(|(at, binding)| wgpu::BindGroupEntry {
+                binding: at as u32,
+                resource: wgpu::BindingResource::Buffer(binding),
+            })
+            .collect();
+        debug_assert!(source.bindings[0] == Binding::Uniform);
+        let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        self.dispatches.push(Dispatch { pipeline, group, params: at as u32, size: size.map(|n| n as u32) });
+        Ok(())
+    }
+
+    /// Hands everything recorded over; with `copy`, bytes of a buffer go to the staging buffer afterwards.
+    fn submit(&mut self, copy: Option<(&wgpu::Buffer, u64)>) -> Result<Option<wgpu::SubmissionIndex>, ExecError> {
+        if self.dispatches.is_empty() && copy.is_none() {
+            return Ok(None);
+        }
+        let gpu = &self.gpu;
+        if !self.params.is_empty() {
+            gpu.queue.write_buffer(&self.params_buffer.buffer, 0, &self.params);
+        }
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        if !self.dispatches.is_empty() {
+            let mut pass =
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: None });
+            for dispatch in &self.dispatches {
+                pass.set_pipeline(&dispatch.pipeline.pipeline);
+                pass.set_bind_group(0, &dispatch.group, &[dispatch.params]);
+                let [x, y, z] = dispatch.size;
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+        if let Some((buffer, bytes)) = copy {
+            let staging = &self.staging.as_ref().expect("made before the copy").buffer;
+            encoder.copy_buffer_to_buffer(&self.flags.buffer, 0, staging, 0, (FLAGS * 4) as u64);
+            encoder.copy_buffer_to_buffer(buffer, 0, staging, (FLAGS * 4) as u64, bytes);
+        }
+        let index = gpu.queue.submit([encoder.finish()]);
+        let count = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
+        count(&self.counters.dispatches, self.dispatches.len());
+        count(&self.counters.submits, 1);
+        count(&self.counters.bytes_up, self.params.len());
+        self.dispatches.clear();
+        self.params.clear();
+        self.pool.submitted();
+        gpu.check()?;
+        Ok(Some(index))
+    }
+
+    /// Runs everything recorded and waits for it.
+    pub fn wait(&mut self) -> Result<(), ExecError> {
+        match self.submit(None)? {
+            Some(index) => self.poll(index),
+            None => Ok(()),
+        }
+    }
+
+    fn poll(&self, index: wgpu::SubmissionIndex) -> Result<(), ExecError> {
+        let polled = self.gpu.device.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None });
+        self.gpu.check()?;
+        polled.map(drop).map_err(|e| self.gpu.refused(&e.to_string()))
+    }
+
+    /// Runs everything recorded and returns the first `count` floats of a buffer.
+    ///
+    /// # Errors
+    /// When a kernel has found NaN or infinity, or the device fails.
+    pub fn read(&mut self, buffer: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, ExecError> {
+        let bytes = (count * 4) as u64;
+        let needed = (FLAGS * 4) as u64 + bytes.max(4);
+        if self.staging.as_ref().is_none_or(|staging| staging.bytes() < needed) {
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            self.staging = Some(self.gpu.allocate(needed.next_multiple_of(4096), usage, false)?);
+        }
+        let index = self.submit(Some((buffer, bytes)))?.expect("a copy is always submitted");
+        let staging = &self.staging.as_ref().expect("made above").buffer;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, ..needed, move |result| {
+            // Nobody listens any more when waiting has failed.
+            let _ = sender.send(result);
+        });
+        self.poll(index)?;
+        let mapped = receiver.recv().map_err(|_| self.gpu.refused("a readback got no answer"))?;
+        mapped.map_err(|e| self.gpu.refused(&e.to_string()))?;
+        let (flags, data) = {
+            let view = staging.get_mapped_range(..needed).map_err(|e| self.gpu.refused(&e.to_string()))?;
+            let (flags, data) = view.split_at(FLAGS * 4);
+            let flags: Vec<u32> = bytemuck::pod_collect_to_vec(flags);
+            (flags, bytemuck::pod_collect_to_vec::<u8, f32>(&data[..count * 4]))
+        };
+        staging.unmap();
+        self.counters.readbacks.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes_down.fetch_add(needed, Ordering::Relaxed);
+        if let Some(slot) = flags.iter().position(|&flag| flag != 0) {
+            self.gpu.queue.write_buffer(&self.flags.buffer, 0, &[0; FLAGS * 4]);
+            return Err(ExecError::NotFinite { site: self.sites[slot].clone() });
+        }
+        Ok(data)
+    }
+
+    /// Writes `content` to a buffer that no unsubmitted command uses.
+    pub fn write(&self, buffer: &wgpu::Buffer, content: &[u8]) {
+        self.gpu.queue.write_buffer(buffer, 0, content);
+        self.counters.bytes_up.fetch_add(content.len() as u64, Ordering::Relaxed);
+    }
+}
