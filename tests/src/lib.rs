@@ -1,6 +1,9 @@
 //! Helpers shared by the workspace tests.
 
 pub mod counting;
+pub mod devices;
+pub mod random;
+pub mod small;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -48,6 +51,11 @@ pub fn quee<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
 /// What a command wrote on its error stream.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Says that a check did not run, past the test harness, which shows no output of tests that pass.
+pub fn skipped(what: &str) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {what}\n"));
 }
 
 /// Settings that make a run of the digits recipe small enough for a test: 14 paths, one seed, few passes.

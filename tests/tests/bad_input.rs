@@ -219,11 +219,7 @@ fn refused_on(options: &str) {
     let mounted =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(mount.path()).output();
     if !mounted.is_ok_and(|o| o.status.success()) {
-        // Written past the test harness, which shows no output of tests that pass.
-        let _ = std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!("SKIPPED: mounting a small file system ({options}) needs the rights of root\n"),
-        );
+        quee_tests::skipped(&format!("mounting a small file system ({options}) needs the rights of root"));
         return;
     }
     let mut args = vec!["run", DIGITS, "--out", mount.path().to_str().unwrap()];

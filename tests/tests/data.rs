@@ -123,11 +123,7 @@ fn published_formats_run_to_a_report() {
     let shared = std::env::var_os("QUEE_SHARED").map_or(workspace().join("../shared"), PathBuf::from);
     let (data, backbones) = (shared.join("data"), shared.join("backbones"));
     if !data.is_dir() || !backbones.is_dir() {
-        // Written past the test harness, which shows no output of tests that pass.
-        let _ = std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!("SKIPPED: no data and backbones in {}\n", shared.display()),
-        );
+        quee_tests::skipped(&format!("no data and backbones in {}", shared.display()));
         return;
     }
     let out = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 //! Both traits are dyn-compatible, so that a recipe can pick either by name at run time.
 //!
 //! - [`executor`]: the operations and the opaque [`Value`] they pass around
+//! - [`groups`]: batches whose samples run at different widths
 //! - [`params`]: what a program's operations carry: weights, biases, names
 //! - [`backbone`]: the program of a backbone
 //! - [`architecture`]: dimensions that make backbones; [`weights`]: where their tensors come from
@@ -29,6 +30,7 @@ pub mod executor;
 pub mod families;
 pub mod fit;
 mod forward;
+pub mod groups;
 pub mod params;
 pub mod positions;
 pub mod presets;
@@ -40,5 +42,6 @@ pub use architecture::{Architecture, Pool, Variant};
 pub use backbone::{Backbone, NamedTensor};
 pub use executor::{ExecError, Executor, Value};
 pub use families::vit;
+pub use groups::Groups;
 pub use params::{Attention, Linear, Norm, Param, Performer, Window};
 pub use quant_plan::QuantPlan;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
+use quee_backbone::groups::Group;
+use quee_backbone::{Attention, ExecError, Executor, Groups, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
 use quee_quant::Width;
 
-use crate::attention::{HeadScratch, OperandNotFinite, Sample};
+use crate::attention::{AttentionRules, HeadScratch, OperandNotFinite, Sample};
 use crate::checks::{attention_shape, check_norm, mismatch, not_finite, three};
 use crate::engine::{CpuEngine, PackedLinear};
 use crate::gelu::gelu;
@@ -24,7 +25,7 @@ use crate::unfold::unfold;
 /// executor of one [`CpuEngine`] and samples of its own.
 pub struct CpuExecutor {
     engine: Arc<CpuEngine>,
-    width: Width,
+    groups: Groups,
     pool: Arc<Pool>,
     linear: LinearScratch,
     head: HeadScratch,
@@ -43,7 +44,7 @@ impl CpuExecutor {
 
     pub(crate) fn over(engine: Arc<CpuEngine>) -> Self {
         Self {
-            width: Width::FLOAT,
+            groups: Groups::uniform(Width::FLOAT),
             pool: Arc::default(),
             linear: LinearScratch::default(),
             head: HeadScratch::new(engine.cpu()),
@@ -84,7 +85,7 @@ impl CpuExecutor {
         let x: &Tensor = x.get()?;
         let (k, n) = (linear.inputs, linear.outputs);
         let features = *x.shape.last().unwrap_or(&0);
-        if features != k {
+        if x.shape.len() < 2 || features != k {
             return Err(mismatch(&linear.site, &format!("[.., {k}]"), &x.shape));
         }
         if let Some(norm) = norm {
@@ -105,38 +106,53 @@ impl CpuExecutor {
                 After::Add(&residual.data)
             }
         };
-        // Not asked for in float: the plan need not know the site.
-        let rule =
-            if self.width.is_float() { RowRule::Dynamic(8) } else { self.engine.rule(&linear.site, self.width)? };
-        let (cpu, scratch, data) = (self.engine.cpu(), &mut self.linear, out.data.as_mut());
-        self.engine.with_weight(linear, self.width, |weight| {
-            let bias = linear.bias.as_ref().map(|bias| &*bias.data);
-            let call = LinearCall { k, n, weight, bias, norm, after, rule };
-            call.run(cpu, &x.data, data, scratch).map_err(|NotFinite| not_finite(&linear.site))
-        })?;
+        let samples = x.shape[0];
+        let rows_each = x.shape[1..x.shape.len() - 1].iter().product::<usize>();
+        let (cpu, scratch, mut data) = (self.engine.cpu(), &mut self.linear, out.data.as_mut());
+        for (range, width) in self.groups.ranges(samples) {
+            let rows = range.start * rows_each..range.end * rows_each;
+            // Not asked for in float: the plan need not know the site.
+            let rule = if width.is_float() { RowRule::Dynamic(8) } else { self.engine.rule(&linear.site, width)? };
+            let (part, rest) = data.split_at_mut(rows.len() * n);
+            data = rest;
+            let after = match after {
+                After::Add(residual) => After::Add(&residual[rows.start * n..rows.end * n]),
+                other => other,
+            };
+            self.engine.with_weight(linear, width, |weight| {
+                let bias = linear.bias.as_ref().map(|bias| &*bias.data);
+                let call = LinearCall { k, n, weight, bias, norm, after, rule };
+                let x = &x.data[rows.start * k..rows.end * k];
+                call.run(cpu, x, part, scratch).map_err(|NotFinite| not_finite(&linear.site))
+            })?;
+        }
         Ok(Value::new(out))
     }
 
-    /// Every block of query rows of every head: `block(self, sample index, sample, head, first row, rows)`, after `load`.
+    /// Every block of query rows of every head: `block(self, rows of the head, rules)`, after `load(self, sample, head, rules)`.
     fn each_block(
         &mut self,
         qkv: &Tensor,
         attention: &Attention,
-        load: impl Fn(&mut Self, Sample, usize) -> Result<(), OperandNotFinite>,
-        mut block: impl FnMut(&mut Self, usize, Sample, usize, usize, usize) -> Result<(), OperandNotFinite>,
+        load: impl Fn(&mut Self, Sample, usize, Option<&AttentionRules>) -> Result<(), OperandNotFinite>,
+        mut block: impl FnMut(&mut Self, Rows, Option<&AttentionRules>) -> Result<(), OperandNotFinite>,
     ) -> Result<(), ExecError> {
         let &[_, t, features] = &*qkv.shape else { unreachable!("checked by attention_shape") };
+        let groups = self.groups.clone();
+        let of_group = |group: &Group| self.engine.attention_rules(attention, group.width);
+        let rules: Vec<_> = groups.list().iter().map(of_group).collect::<Result<_, _>>()?;
         if t * features == 0 {
             return Ok(());
         }
         for (index, qkv) in qkv.data.chunks_exact(t * features).enumerate() {
             let sample = Sample::new(qkv, t, attention);
+            let rules = rules[groups.of(index)].as_ref();
             for head in 0..attention.heads {
                 let mut run = || {
-                    load(self, sample, head)?;
-                    (0..t)
-                        .step_by(BLOCK)
-                        .try_for_each(|first| block(self, index, sample, head, first, BLOCK.min(t - first)))
+                    load(self, sample, head, rules)?;
+                    (0..t).step_by(BLOCK).try_for_each(|first| {
+                        block(self, Rows { index, sample, head, first, count: BLOCK.min(t - first) }, rules)
+                    })
                 };
                 run().map_err(|OperandNotFinite(operand)| not_finite(&attention.operand_site(operand)))?;
             }
@@ -157,6 +173,15 @@ fn transpose(from: &[f32], m: usize, n: usize, to: &mut [f32]) {
     }
 }
 
+/// Query rows of a head: which sample of the batch it is, and which rows.
+struct Rows<'a> {
+    index: usize,
+    sample: Sample<'a>,
+    head: usize,
+    first: usize,
+    count: usize,
+}
+
 /// What follows a linear layer.
 enum Afterwards<'a> {
     Nothing,
@@ -171,7 +196,14 @@ impl Executor for CpuExecutor {
     }
 
     fn set_width(&mut self, width: Width) -> Result<(), ExecError> {
-        self.width = width;
+        self.groups = Groups::uniform(width);
+        Ok(())
+    }
+
+    fn set_groups(&mut self, groups: &[(usize, Width)]) -> Result<(), ExecError> {
+        if let Some(groups) = Groups::new(groups) {
+            self.groups = groups;
+        }
         Ok(())
     }
 
@@ -320,17 +352,17 @@ impl Executor for CpuExecutor {
     fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let qkv: &Tensor = qkv.get()?;
         let [b, t] = attention_shape(qkv, attention)?;
-        let rules = self.engine.attention_rules(attention, self.width)?;
-        let (cpu, rules) = (self.cpu(), rules.as_ref());
+        let cpu = self.cpu();
         let mut out = self.tensor(&[b, attention.heads, t, t]);
         let scores = out.data.as_mut();
         self.each_block(
             qkv,
             attention,
-            |this, sample, head| this.head.load_keys(cpu, sample, head, rules),
-            |this, index, sample, head, first, rows| {
-                let at = ((index * sample.heads + head) * t + first) * t;
-                this.head.scores(cpu, sample, head, first, rules, &mut scores[at..at + rows * t])
+            |this, sample, head, rules| this.head.load_keys(cpu, sample, head, rules),
+            |this, rows, rules| {
+                let at = ((rows.index * rows.sample.heads + rows.head) * t + rows.first) * t;
+                let scores = &mut scores[at..at + rows.count * t];
+                this.head.scores(cpu, rows.sample, rows.head, rows.first, rules, scores)
             },
         )?;
         Ok(Value::new(out))
@@ -357,18 +389,17 @@ impl Executor for CpuExecutor {
             let expected = format!("probabilities of shape {:?}", [b, attention.heads, t, t]);
             return Err(mismatch(&attention.site, &expected, &probabilities.shape));
         }
-        let rules = self.engine.attention_rules(attention, self.width)?;
-        let (cpu, rules, width) = (self.cpu(), rules.as_ref(), attention.heads * attention.head_dim);
+        let (cpu, width) = (self.cpu(), attention.heads * attention.head_dim);
         let mut out = self.tensor(&[b, t, width]);
         let mixed = out.data.as_mut();
         self.each_block(
             qkv,
             attention,
-            |this, sample, head| this.head.load_values(cpu, sample, head, rules),
-            |this, index, sample, head, first, rows| {
+            |this, sample, head, rules| this.head.load_values(cpu, sample, head, rules),
+            |this, Rows { index, sample, head, first, count }, rules| {
                 let from = ((index * sample.heads + head) * t + first) * t;
                 let to = (index * t + first) * width + head * sample.dim;
-                let probabilities = &probabilities.data[from..from + rows * t];
+                let probabilities = &probabilities.data[from..from + count * t];
                 this.head.mix(cpu, sample, probabilities, rules, &mut mixed[to..], width)
             },
         )?;
@@ -441,20 +472,19 @@ impl Executor for CpuExecutor {
     fn attention(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let qkv: &Tensor = qkv.get()?;
         let [b, t] = attention_shape(qkv, attention)?;
-        let rules = self.engine.attention_rules(attention, self.width)?;
-        let (cpu, rules, width) = (self.cpu(), rules.as_ref(), attention.heads * attention.head_dim);
+        let (cpu, width) = (self.cpu(), attention.heads * attention.head_dim);
         let mut out = self.tensor(&[b, t, width]);
         let mixed = out.data.as_mut();
         self.each_block(
             qkv,
             attention,
-            |this, sample, head| {
+            |this, sample, head, rules| {
                 this.head.load_keys(cpu, sample, head, rules)?;
                 this.head.load_values(cpu, sample, head, rules)
             },
-            |this, index, sample, head, first, rows| {
+            |this, Rows { index, sample, head, first, count }, rules| {
                 let Self { head: scratch, scores, .. } = this;
-                scores.resize(rows * t, 0.0);
+                scores.resize(count * t, 0.0);
                 scratch.scores(cpu, sample, head, first, rules, scores)?;
                 scores.chunks_exact_mut(t).for_each(|row| softmax(cpu, row));
                 let to = (index * t + first) * width + head * sample.dim;

@@ -1,5 +1,6 @@
 //! Linear layers and the row kernels.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use quee_backbone::{ExecError, Linear, Norm};
@@ -184,16 +185,16 @@ impl GpuExecutor {
         let before = norm.map_or(Before::Nothing, Before::Norm);
         let coded = self.quantize(x, samples, RowLayout::plain(tokens, k), before, &linear.site)?;
         // One product for each weight width, whatever the activation widths.
-        let mut first = 0;
-        let groups = self.groups.clone();
-        for (at, group) in groups.iter().enumerate() {
-            let end = group.end.saturating_mul(tokens).min(rows);
-            let weight = |group: &super::Group| group.width.weight_bits();
-            if groups.get(at + 1).is_some_and(|next| weight(next) == weight(group)) {
-                continue;
+        let mut runs: Vec<(Range<usize>, Width)> = Vec::new();
+        for (samples, width) in self.groups.ranges(samples) {
+            let rows = samples.start * tokens..samples.end * tokens;
+            match runs.last_mut() {
+                Some((last, other)) if other.weight_bits() == width.weight_bits() => last.end = rows.end,
+                _ => runs.push((rows, width)),
             }
-            self.linear_codes(&coded, first..end.max(first), linear, group.width, after, residual, &out)?;
-            first = end.max(first);
+        }
+        for (rows, width) in runs {
+            self.linear_codes(&coded, rows, linear, width, after, residual, &out)?;
         }
         Ok(out)
     }
@@ -202,7 +203,7 @@ impl GpuExecutor {
     fn linear_codes(
         &mut self,
         coded: &Coded,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         linear: &Linear,
         width: Width,
         after: After,

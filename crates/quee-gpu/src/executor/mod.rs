@@ -13,7 +13,7 @@ mod products;
 
 use std::sync::Arc;
 
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, Performer, Value, Window};
+use quee_backbone::{Attention, ExecError, Executor, Groups, Linear, Norm, Param, Performer, Value, Window};
 use quee_quant::Width;
 
 use crate::device::Gpu;
@@ -39,20 +39,12 @@ pub struct GpuExecutor {
     weights: Arc<Weights>,
     /// Returned to the engine when the executor is dropped.
     recorder: Option<Recorder>,
-    groups: Vec<Group>,
-}
-
-/// Consecutive samples that run at one width.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Group {
-    /// Number of the first sample behind the group.
-    end: usize,
-    width: Width,
+    groups: Groups,
 }
 
 impl GpuExecutor {
     pub(crate) fn new(engine: Arc<GpuEngine>, recorder: Recorder, weights: Arc<Weights>) -> Self {
-        let groups = vec![Group { end: usize::MAX, width: Width::FLOAT }];
+        let groups = Groups::uniform(Width::FLOAT);
         Self { engine, weights, recorder: Some(recorder), groups }
     }
 
@@ -76,7 +68,7 @@ impl GpuExecutor {
 
     /// Whether everything runs in floats; groups are never mixed with floats.
     fn is_float(&self) -> bool {
-        self.groups[0].width.is_float()
+        self.groups.is_float()
     }
 
     fn tensor(&self, shape: &[usize]) -> Result<Tensor, ExecError> {
@@ -110,11 +102,11 @@ impl GpuExecutor {
     /// The rules of a site for the groups of samples, where each sample has `rows` rows.
     fn rules(&self, site: &str, rows: usize) -> Result<(u32, Rules), ExecError> {
         let mut rules = Rules::default();
-        for (at, group) in self.groups.iter().enumerate() {
+        for (at, group) in self.groups.list().iter().enumerate() {
             rules.ends[at] = u32::try_from(group.end.saturating_mul(rows)).unwrap_or(u32::MAX);
             rules.rules[at] = self.rule(site, group.width)?;
         }
-        Ok((self.groups.len() as u32, rules))
+        Ok((self.groups.list().len() as u32, rules))
     }
 
     fn rule(&self, site: &str, width: Width) -> Result<Rule, ExecError> {
@@ -159,31 +151,19 @@ impl Executor for GpuExecutor {
     }
 
     fn set_width(&mut self, width: Width) -> Result<(), ExecError> {
-        self.groups = vec![Group { end: usize::MAX, width }];
+        self.groups = Groups::uniform(width);
         Ok(())
     }
 
     fn set_groups(&mut self, groups: &[(usize, Width)]) -> Result<(), ExecError> {
-        let mut merged: Vec<Group> = Vec::new();
-        let mut end = 0;
-        for &(samples, width) in groups.iter().filter(|(samples, _)| *samples > 0) {
-            end += samples;
-            match merged.last_mut() {
-                Some(last) if last.width == width => last.end = end,
-                _ => merged.push(Group { end, width }),
-            }
-        }
-        let floats = merged.iter().filter(|group| group.width.is_float()).count();
-        if merged.len() > GROUPS || (floats > 0 && merged.len() > 1) {
+        let Some(groups) = Groups::new(groups) else { return Ok(()) };
+        let (count, floats) = (groups.list().len(), groups.list().iter().any(|group| group.width.is_float()));
+        if count > GROUPS || (count > 1 && floats) {
             return Err(ExecError::Device(format!(
-                "a batch runs in floats, or in up to {GROUPS} groups of integer widths, not in {} groups",
-                merged.len()
+                "a batch runs in floats, or in up to {GROUPS} groups of integer widths, not in {count} groups"
             )));
         }
-        if let Some(last) = merged.last_mut() {
-            last.end = usize::MAX;
-            self.groups = merged;
-        }
+        self.groups = groups;
         Ok(())
     }
 

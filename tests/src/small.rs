@@ -1,131 +1,24 @@
-//! A random transformer, a slow executor made of the scalar reference, and one that never fuses.
+//! A slow executor made of the scalar reference, which never fuses.
 
 use std::sync::Arc;
 
-use quee_backbone::architecture;
-use quee_backbone::architecture::TensorSpec;
-use quee_backbone::calibrate::Calibrator;
-use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::families::t2t::T2tConfig;
 use quee_backbone::params::AttentionOperand;
-use quee_backbone::vit::{Pool, VitConfig};
-use quee_backbone::{
-    Architecture, Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value, forward_plain_operations,
-};
-use quee_cpu::{CpuExecutor, Isa};
+use quee_backbone::{Attention, ExecError, Executor, Linear, QuantPlan, Value, forward_plain_operations};
 use quee_quant::activation::quantize_row;
-use quee_quant::{ActQuant, ActQuantizer, QuantWeight, WeightQuantizer, Width, quantize_row_dynamic, reference};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// Uniform numbers around 0.
-pub fn numbers(len: usize, size: f32, seed: u64) -> Vec<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..len).map(|_| rng.random_range(-size..size)).collect()
-}
-
-/// A transformer with random weights. `tokens` 65 takes two blocks of query rows; odd dimensions leave remainders everywhere.
-pub fn vit(pool: Pool, qkv_bias: bool) -> Box<dyn Backbone> {
-    random(&config(pool, qkv_bias))
-}
-
-fn config(pool: Pool, qkv_bias: bool) -> VitConfig {
-    VitConfig {
-        image: 24,
-        channels: 3,
-        patch: 3,
-        dim: 20,
-        depth: 2,
-        heads: 4,
-        hidden: 33,
-        qkv_bias,
-        distilled: false,
-        pool,
-    }
-}
-
-/// A backbone of another family for the same pictures.
-pub fn t2t() -> Box<dyn Backbone> {
-    let config = T2tConfig {
-        image: 32,
-        channels: 3,
-        token_dim: 10,
-        dim: 20,
-        depth: 2,
-        heads: 4,
-        hidden: 33,
-        pool: Pool::ClassToken,
-    };
-    random(&config)
-}
-
-/// Random weights for an architecture of seven classes.
-pub fn random(architecture: &dyn Architecture) -> Box<dyn Backbone> {
-    let tensors =
-        architecture::tensors(architecture, 7).into_iter().enumerate().map(|(id, TensorSpec { name, shape, .. })| {
-            let len: usize = shape.iter().product();
-            let inputs = len / shape[0].max(1);
-            let size = if name.contains("norm") || shape.len() == 1 { 1.0 } else { 2.0 / (inputs as f32).sqrt() };
-            (name, shape, numbers(len, size, id as u64))
-        });
-    let checkpoint = Checkpoint::from_tensors("random", tensors.collect::<Vec<_>>());
-    architecture::load(architecture, "random", checkpoint, false)
-        .expect("the checkpoint has the architecture's tensors")
-}
-
-/// Pictures for it, `[count, C, H, W]`.
-pub fn pictures(backbone: &dyn Backbone, count: usize) -> Vec<f32> {
-    numbers(count * backbone.image_shape().iter().product::<usize>(), 2.0, 77)
-}
-
-pub fn widths() -> Vec<Width> {
-    ["w2a2", "w3a7", "w4a4", "w6a6", "w8a3", "w8a8"].iter().map(|w| w.parse().expect("a width")).collect()
-}
-
-/// A plan of each kind: dynamic and static.
-pub fn plans(backbone: &dyn Backbone) -> Vec<Arc<QuantPlan>> {
-    let dynamic = QuantPlan::dynamic(WeightQuantizer::Absmax);
-    let mut cpu = CpuExecutor::new(Arc::new(dynamic.clone()), Isa::Portable);
-    let mut calibrator = Calibrator::new(&mut cpu).expect("the executor runs in float");
-    let [c, h, w] = backbone.image_shape();
-    let images = calibrator.input(&[3, c, h, w], &pictures(backbone, 3)).expect("input");
-    backbone.forward(&mut calibrator, &images).expect("float run");
-    let observers = calibrator.finish();
-    let percentile = QuantPlan::calibrated(WeightQuantizer::Mse, ActQuantizer::Percentile, &observers, &widths());
-    vec![Arc::new(dynamic), Arc::new(percentile)]
-}
-
-/// What enters every block, the last block's output, and the logits.
-pub fn record(
-    backbone: &dyn Backbone,
-    executor: &mut dyn Executor,
-    images: &[f32],
-) -> Result<Vec<Vec<f32>>, ExecError> {
-    let [c, h, w] = backbone.image_shape();
-    let images = executor.input(&[images.len() / (c * h * w), c, h, w], images)?;
-    let mut tokens = backbone.stem(executor, &images)?;
-    let mut record = vec![executor.read(&tokens)?];
-    for index in 0..backbone.depth() {
-        tokens = backbone.block(index, executor, &tokens)?;
-        record.push(executor.read(&tokens)?);
-    }
-    let features = backbone.features(executor, &tokens)?;
-    let logits = executor.linear(&features, backbone.head())?;
-    record.push(executor.read(&logits)?);
-    Ok(record)
-}
+use quee_quant::{ActQuant, QuantWeight, Width, quantize_row_dynamic, reference};
 
 /// Passes the small operations on to another executor and composes the fused ones of them.
 ///
 /// With a plan, the quantizable operations are done by `quee_quant::reference` instead.
 pub struct Small {
-    pub inner: CpuExecutor,
-    pub reference: Option<Arc<QuantPlan>>,
+    inner: Box<dyn Executor>,
+    reference: Option<Arc<QuantPlan>>,
     width: Width,
 }
 
 impl Small {
-    pub fn new(inner: CpuExecutor, reference: Option<Arc<QuantPlan>>) -> Self {
+    /// Over `inner`; with `reference`, quantizable operations are done here.
+    pub fn new(inner: Box<dyn Executor>, reference: Option<Arc<QuantPlan>>) -> Self {
         Self { inner, reference, width: Width::FLOAT }
     }
 
