@@ -68,7 +68,6 @@ impl GpuExecutor {
             let keys = self.pack_third(qkv, sizes, 1)?;
             let chunks = dim.div_ceil(4);
             let bytes = [4 * t * sizes.stride(), 16 * heads * chunks * columns(t), 4 * heads * t * t];
-            self.check_rows(&attention.site, t)?;
             for run in self.recorder().runs(&attention.site, samples, &bytes, self.most_products() / heads.max(1))? {
                 let params = Floats {
                     m: t as u32,
@@ -111,7 +110,6 @@ impl GpuExecutor {
             16 * heads * width,
             4 * heads * t * t,
         ];
-        self.check_rows(&attention.site, t)?;
         for run in self.recorder().runs(&attention.site, samples, &bytes, self.most_products() / heads.max(1))? {
             let params = Codes {
                 m: t as u32,
@@ -162,7 +160,6 @@ impl GpuExecutor {
             return Err(mismatch(&attention.site, &expected, &probabilities.shape));
         }
         let out = self.tensor(&[samples, t, heads * dim])?;
-        self.check_rows(&attention.site, t)?;
         if self.is_float() {
             let values = self.pack_third(qkv, sizes, 2)?;
             let chunks = t.div_ceil(4);
@@ -245,14 +242,6 @@ impl GpuExecutor {
             self.product_codes(params, operands, After::Nothing)?;
         }
         Ok(out)
-    }
-
-    /// The rows of a head go into one dispatch.
-    fn check_rows(&self, site: &str, tokens: usize) -> Result<(), ExecError> {
-        if tokens <= self.most_rows() {
-            return Ok(());
-        }
-        Err(self.gpu().refused(&format!("{site}: {tokens} tokens, and a dispatch has at most {}", self.most_rows())))
     }
 
     /// Keys or values as the columns of a float product.

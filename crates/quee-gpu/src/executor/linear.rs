@@ -214,7 +214,7 @@ impl GpuExecutor {
         let packed = self.weights.linear(linear, width, self.engine.plan())?;
         let Packed::Codes(PackedCodes { panels, infos }) = &*packed else { unreachable!("packed at an integer width") };
         let chunks = k.div_ceil(16);
-        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], self.most_rows())? {
+        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], usize::MAX)? {
             let (first, m) = (rows.start + run.start, run.len());
             for panel in panels {
                 let recorder = self.recorder();
@@ -259,7 +259,7 @@ impl GpuExecutor {
         let (k, n) = (linear.inputs, linear.outputs);
         let packed = self.weights.linear(linear, Width::FLOAT, self.engine.plan())?;
         let Packed::Floats(PackedFloats { panels, bias }) = &*packed else { unreachable!("packed as floats") };
-        for run in self.recorder().runs(&linear.site, rows, &[4 * k, 4 * n], self.most_rows())? {
+        for run in self.recorder().runs(&linear.site, rows, &[4 * k, 4 * n], usize::MAX)? {
             let (first, m) = (run.start, run.len());
             for panel in panels {
                 let recorder = self.recorder();

@@ -9,7 +9,7 @@ mod attention;
 mod linear;
 mod moves;
 mod performer;
-mod products;
+pub(crate) mod products;
 
 use std::sync::Arc;
 

@@ -85,8 +85,7 @@ impl GpuExecutor {
         let out = self.tensor(&[b, t, m])?;
         let packed = self.weights.linear(projection, Width::FLOAT, self.engine.plan())?;
         let Packed::Floats(PackedFloats { panels, .. }) = &*packed else { unreachable!("packed as floats") };
-        let most = self.most_rows().min(self.most(ROWS));
-        for run in self.recorder().runs(&performer.site, b * t, &[4 * width, 4 * m], most)? {
+        for run in self.recorder().runs(&performer.site, b * t, &[4 * width, 4 * m], self.most(ROWS))? {
             let rows = run.len();
             let x = self.floats(kqv, run.start * width, rows * width);
             let y = self.floats(&out, run.start * m, rows * m);
