@@ -7,10 +7,10 @@ use super::linear::{Before, Coded, RowLayout};
 use super::products::{After, CodeOperands, FloatOperands};
 use super::{ELEMENTS, GpuExecutor, mismatch};
 use crate::engine::columns;
+use crate::heads::Strides;
 use crate::kernels;
 use crate::memory::{Block, Tensor};
 use crate::params::{Codes, Floats, PackFloat, ValuesCodes};
-use crate::recorder::Strides;
 use std::sync::Arc;
 
 /// Sizes of an attention.

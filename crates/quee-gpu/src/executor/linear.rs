@@ -8,10 +8,10 @@ use quee_quant::{Width, packing};
 use super::products::{After, CodeOperands, FloatOperands};
 use super::{ELEMENTS, GpuExecutor, buffer, mismatch};
 use crate::engine::{Packed, PackedCodes, PackedFloats, Panel, columns};
+use crate::heads::Strides;
 use crate::kernels;
 use crate::memory::{Block, Tensor};
 use crate::params::{Codes, ExpandCodes, Floats, RowsCodes, RowsFloat};
-use crate::recorder::Strides;
 use crate::tiles::{RowOperation, row_kernel};
 
 /// What follows a linear layer.
