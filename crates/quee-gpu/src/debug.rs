@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use quee_backbone::ExecError;
+use quee_backbone::params::AttentionOperand;
+use quee_backbone::{Attention, ExecError, Value};
 
 use crate::device::Gpu;
 use crate::engine::{columns, pack_codes};
+use crate::executor::GpuExecutor;
+use crate::executor::attention::Sizes;
+pub use crate::executor::linear::Before;
+use crate::executor::linear::RowLayout;
 use crate::executor::products::{CodeOperands, record_codes};
+use crate::memory::{Block, Tensor};
 use crate::params::Codes;
 use crate::recorder::{Counters, Recorder};
 use crate::tiles::{Operands, Shape, Tile};
@@ -63,6 +69,80 @@ pub fn code_sums(gpu: &Arc<Gpu>, shape: Shape, a: &[i8], b: &[i8], tile: &Tile) 
     }
     let sums = recorder.read(out.buffer(), batch * m * n)?;
     Ok(sums.into_iter().map(|bits| bits.to_bits() as i32).collect())
+}
+
+/// Codes of rows or columns, with what belongs to each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// Codes, `[rows, length]`.
+    pub codes: Vec<i8>,
+    /// Scales, `[rows]`.
+    pub scales: Vec<f32>,
+    /// Zero points, `[rows]`.
+    pub zeros: Vec<i32>,
+    /// Sums of the codes, `[rows]`.
+    pub sums: Vec<i32>,
+}
+
+/// Quantizes the rows of `x`, `[B, T, D]`, as the input of a linear layer at `site`.
+///
+/// # Errors
+/// When values are not finite, a range is missing, or the device fails.
+pub fn quantized_rows(
+    executor: &mut GpuExecutor,
+    x: &Value,
+    before: Before<'_>,
+    site: &str,
+) -> Result<Quantized, ExecError> {
+    let x: &Tensor = x.get()?;
+    let [samples, tokens, d] = crate::executor::three(site, x)?;
+    let coded = executor.quantize(x, samples, RowLayout::plain(tokens, d), before, site)?;
+    let (rows, chunks) = (samples * tokens, d.div_ceil(16));
+    let codes = read_bytes(executor, &coded.codes, 16 * rows * chunks)?;
+    let infos = read_bytes(executor, &coded.infos, 16 * rows)?;
+    let codes = codes.chunks_exact(16 * chunks.max(1)).flat_map(|row| row[..d].iter().map(|&code| code as i8));
+    Ok(quantized(codes.collect(), infos.chunks_exact(16)))
+}
+
+/// Quantizes the values of an attention: a row for each feature of a head of a sample, `[B·H·d, T]`.
+///
+/// # Errors
+/// As [`quantized_rows`], and on a shape mismatch.
+pub fn quantized_values(
+    executor: &mut GpuExecutor,
+    qkv: &Value,
+    attention: &Attention,
+) -> Result<Quantized, ExecError> {
+    let qkv: &Tensor = qkv.get()?;
+    let sizes = Sizes::of(qkv, attention)?;
+    let coded = executor.quantize_values(qkv, sizes, &attention.operand_site(AttentionOperand::Value))?;
+    let (matrices, chunks, width) = (sizes.samples * sizes.heads, sizes.tokens.div_ceil(16), columns(sizes.dim));
+    let packed = read_bytes(executor, &coded.codes, 16 * matrices * chunks * width)?;
+    let infos = read_bytes(executor, &coded.infos, 16 * matrices * width)?;
+    let places = (0..matrices).flat_map(|matrix| (0..sizes.dim).map(move |feature| (matrix, feature)));
+    let code = |matrix: usize, feature: usize, token: usize| {
+        packed[((matrix * chunks + token / 16) * width + feature) * 16 + token % 16] as i8
+    };
+    let codes = places.clone().flat_map(|(matrix, feature)| (0..sizes.tokens).map(move |t| code(matrix, feature, t)));
+    let infos = places.map(|(matrix, feature)| &infos[16 * (matrix * width + feature)..][..16]);
+    Ok(quantized(codes.collect(), infos))
+}
+
+fn read_bytes(executor: &mut GpuExecutor, block: &Block, bytes: usize) -> Result<Vec<u8>, ExecError> {
+    let words = executor.recorder_mut().read(block.buffer(), bytes / 4)?;
+    Ok(bytemuck::cast_slice(&words).to_vec())
+}
+
+/// `infos` holds scale, zero point and sum of each row.
+fn quantized<'a>(codes: Vec<i8>, infos: impl Iterator<Item = &'a [u8]>) -> Quantized {
+    let mut all = Quantized { codes, scales: Vec::new(), zeros: Vec::new(), sums: Vec::new() };
+    for info in infos {
+        let [scale, zero, sum, _] = bytemuck::pod_read_unaligned::<[u32; 4]>(info);
+        all.scales.push(f32::from_bits(scale));
+        all.zeros.push(zero as i32);
+        all.sums.push(sum as i32);
+    }
+    all
 }
 
 /// The codes of a row and zeros behind them.

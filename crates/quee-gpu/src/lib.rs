@@ -14,6 +14,7 @@ mod device;
 mod engine;
 mod error;
 mod executor;
+mod heads;
 pub mod kernels;
 mod memory;
 mod params;

@@ -1,6 +1,7 @@
 //! Records dispatches and submits them together: one command buffer for everything between two readbacks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +28,7 @@ pub struct Counters {
     bytes_down: AtomicU64,
 }
 
-/// A reading of [`Counters`].
+/// How much work the device was given up to some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Kernels started.
@@ -167,6 +168,11 @@ impl Recorder {
         Span { buffer: buffer.clone(), start, size: end - start, at: from - start }
     }
 
+    /// Rows, heads or samples `run` of a buffer, of `bytes` bytes each.
+    pub fn part(&self, buffer: &wgpu::Buffer, run: &Range<usize>, bytes: usize) -> Span {
+        self.span(buffer, run.start * bytes, run.len() * bytes)
+    }
+
     /// Most workgroups along an axis.
     pub fn workgroups(&self) -> usize {
         self.gpu.limits().max_compute_workgroups_per_dimension as usize
@@ -180,16 +186,22 @@ impl Recorder {
         count: usize,
         bytes: &[usize],
         most: usize,
-    ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>, ExecError> {
+    ) -> Result<impl Iterator<Item = Range<usize>> + use<>, ExecError> {
+        let step = self.step(op, bytes, most)?;
+        Ok((0..count).step_by(step).map(move |first| first..count.min(first + step)))
+    }
+
+    /// The longest run: at most `most`, and each `bytes` of it within a binding.
+    pub fn step(&self, op: &str, bytes: &[usize], most: usize) -> Result<usize, ExecError> {
         let largest = bytes.iter().copied().max().unwrap_or(1).max(1);
         let step = (self.gpu.binding() / largest).min(most);
         if step == 0 {
+            let binding = self.gpu.binding();
             return Err(self.gpu.refused(&format!(
-                "{op}: one part needs {largest} bytes in one binding, and the adapter's largest has {}",
-                self.gpu.binding()
+                "{op}: one part needs {largest} bytes in one binding, and the adapter's largest has {binding}"
             )));
         }
-        Ok((0..count).step_by(step).map(move |first| first..count.min(first + step)))
+        Ok(step)
     }
 
     /// Records one dispatch of `size` workgroups.

@@ -1,4 +1,4 @@
-//! Which kernel computes a product: the tiles there are, and the one to take for a shape.
+//! Which kernel runs: the tiles that there are for products and the one to take for a shape, and the kernels over rows.
 //!
 //! All tiles give the same bits, so a choice is about time only. [`Gpu::tile`](crate::Gpu::tile) answers with the tile that
 //! [`Gpu::set_tile`](crate::Gpu::set_tile) has set for a class of shapes, or with [`usual`].
@@ -160,6 +160,27 @@ pub fn usual(shape: Shape, is_tiled: bool) -> &'static Tile {
     }
     let good = |tile: &&Tile| tile.fits(shape) && tile.workgroups(shape) >= ENOUGH;
     tiles.iter().find(good).unwrap_or(&tiles[TILED.len() - 1])
+}
+
+/// What a kernel does with each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOperation {
+    Quantize,
+    Normalise,
+    Features,
+}
+
+/// The kernel for an operation on rows, and the rows of one of its workgroups. It depends on the device alone: how a driver fuses float
+/// operations may differ from kernel to kernel, and a row must not depend on those beside it.
+pub(crate) fn row_kernel(operation: RowOperation, is_tiled: bool) -> (&'static Source, usize) {
+    match (operation, is_tiled) {
+        (RowOperation::Quantize, false) => (&kernels::ROWS_CODES, 32),
+        (RowOperation::Quantize, true) => (&kernels::ROWS_CODES_WIDE, 16),
+        (RowOperation::Normalise, false) => (&kernels::ROWS_FLOAT, 32),
+        (RowOperation::Normalise, true) => (&kernels::ROWS_FLOAT_WIDE, 16),
+        (RowOperation::Features, false) => (&kernels::PERFORMER_FEATURES, 32),
+        (RowOperation::Features, true) => (&kernels::PERFORMER_FEATURES_WIDE, 16),
+    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use quee_backbone::{ExecError, Linear, Norm};
-use quee_quant::Width;
+use quee_quant::{Width, packing};
 
 use super::products::{After, CodeOperands, FloatOperands};
-use super::{GpuExecutor, ROWS, buffer, mismatch};
-use crate::engine::{Packed, PackedCodes, PackedFloats, columns};
+use super::{ELEMENTS, GpuExecutor, buffer, mismatch};
+use crate::engine::{Packed, PackedCodes, PackedFloats, Panel, columns};
+use crate::heads::Strides;
 use crate::kernels;
 use crate::memory::{Block, Tensor};
-use crate::params::{Codes, Floats, RowsCodes, RowsFloat};
+use crate::params::{Codes, ExpandCodes, Floats, RowsCodes, RowsFloat};
+use crate::tiles::{RowOperation, row_kernel};
 
 /// What follows a linear layer.
 #[derive(Clone, Copy)]
@@ -22,10 +24,13 @@ pub(super) enum Afterwards<'a> {
 }
 
 /// What happens to rows before they are quantized.
-#[derive(Clone, Copy)]
-pub(super) enum Before<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// Nothing.
     Nothing,
+    /// Layer normalisation.
     Norm(&'a Norm),
+    /// Softmax.
     Softmax,
 }
 
@@ -41,14 +46,14 @@ impl Before<'_> {
 }
 
 /// Rows of codes with scale, zero point and sum of each.
-pub(super) struct Coded {
+pub(crate) struct Coded {
     pub codes: Arc<Block>,
     pub infos: Arc<Block>,
 }
 
 /// Rows of a tensor, and where their codes go.
 #[derive(Clone, Copy)]
-pub(super) struct RowLayout {
+pub(crate) struct RowLayout {
     /// Rows of a head.
     pub tokens: usize,
     /// Heads of a sample; 1 where a sample's rows follow one another.
@@ -69,6 +74,13 @@ impl RowLayout {
         Self { tokens, heads: 1, d, start: 0, strides: [tokens * d, 0, d], columns: false }
     }
 
+    /// Whether the rows of all heads and samples follow one another, as do their codes.
+    fn is_plain(&self) -> bool {
+        let Self { tokens, heads, d, start, strides, columns } = *self;
+        let inside = heads == 1 || strides[1] == tokens * d;
+        !columns && start == 0 && strides[2] == d && inside && strides[0] == heads * tokens * d
+    }
+
     fn chunks(&self) -> usize {
         self.d.div_ceil(16)
     }
@@ -81,7 +93,7 @@ impl RowLayout {
 
 impl GpuExecutor {
     /// Quantizes the rows of `samples` samples.
-    pub(super) fn quantize(
+    pub(crate) fn quantize(
         &mut self,
         x: &Tensor,
         samples: usize,
@@ -100,30 +112,32 @@ impl GpuExecutor {
             Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
             _ => None,
         };
-        // Rows that follow one another can be cut anywhere, heads only between samples.
-        let loose = heads == 1 && !columns;
-        let (units, rows_each) = if loose { (samples * tokens, 1) } else { (samples, heads * tokens) };
-        let bytes =
-            if loose { [4 * d, 16 * chunks, 16] } else { [4 * strides[0], 16 * heads * matrix, 16 * heads * places] };
-        let most = self.most(ROWS) / rows_each.max(1);
-        for run in self.recorder().runs(site, units, &bytes, most)? {
+        let (kernel, each) = row_kernel(RowOperation::Quantize, self.gpu().is_tiled());
+        let recorder = self.recorder();
+        // Rows that follow one another can be cut anywhere, others only between heads. Rows of heads are counted as heads of one token.
+        let loose = layout.is_plain();
+        let (count, tokens) = if loose { ([samples * heads * tokens, 1], 1) } else { ([samples, heads], tokens) };
+        let strides = if loose { [d; 3] } else { strides };
+        let (matrix, places) = if loose { (chunks, 1) } else { (matrix, places) };
+        let head = [16 * matrix, 16 * places];
+        let x_strides = Strides { sample: strides[0], head: strides[1] };
+        for run in recorder.head_runs(site, count, &head, &[x_strides], self.most(each) / tokens.max(1))? {
             let recorder = self.recorder();
-            let [x_bytes, code_bytes, info_bytes] = bytes;
-            let x_span = recorder.span(x.data.buffer(), run.start * x_bytes, run.len() * x_bytes);
-            let code_span = recorder.span(codes.buffer(), run.start * code_bytes, run.len() * code_bytes);
-            let info_span = recorder.span(infos.buffer(), run.start * info_bytes, run.len() * info_bytes);
+            let (x_span, first) = run.part(recorder, x.data.buffer(), x_strides);
+            let code_span = recorder.part(codes.buffer(), &run.heads, head[0]);
+            let info_span = recorder.part(infos.buffer(), &run.heads, head[1]);
             let [gain, offset] = match &norm {
                 Some((gain, offset, _)) => [gain, offset].map(|part| recorder.span(buffer(part), 0, 4 * d)),
                 None => [recorder.nothing(), recorder.nothing()],
             };
             let flags = recorder.flags();
-            let rows = run.len() * rows_each;
+            let rows = run.heads.len() * tokens;
             let params = RowsCodes {
                 rows: rows as u32,
                 d: d as u32,
-                tokens: if loose { rows.max(1) as u32 } else { tokens as u32 },
-                heads: heads as u32,
-                x_at: x_span.at() + start as u32,
+                tokens: tokens as u32,
+                heads: count[1] as u32,
+                x_at: x_span.at() + first + start as u32,
                 x_sample: strides[0] as u32,
                 x_head: strides[1] as u32,
                 x_token: strides[2] as u32,
@@ -137,13 +151,13 @@ impl GpuExecutor {
                 info_at: info_span.at4(),
                 info_matrix: places as u32,
                 slot,
-                first_row: (run.start * rows_each) as u32,
+                first_row: (run.heads.start * tokens) as u32,
                 groups,
                 rules,
             };
             let operands = [x_span, gain, offset, code_span, info_span, flags];
-            let size = self.grid(rows, ROWS);
-            self.recorder_mut().dispatch(&kernels::ROWS_CODES, &[before.constant()], &params, &operands, size)?;
+            let size = self.grid(rows, each);
+            self.recorder_mut().dispatch(kernel, &[before.constant()], &params, &operands, size)?;
         }
         Ok(Coded { codes, infos })
     }
@@ -212,13 +226,17 @@ impl GpuExecutor {
     ) -> Result<(), ExecError> {
         let (k, n) = (linear.inputs, linear.outputs);
         let packed = self.weights.linear(linear, width, self.engine.plan())?;
-        let Packed::Codes(PackedCodes { panels, infos }) = &*packed else { unreachable!("packed at an integer width") };
+        let Packed::Codes(PackedCodes { panels, planes, infos }) = &*packed else {
+            unreachable!("packed at an integer width")
+        };
         let chunks = k.div_ceil(16);
-        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], usize::MAX)? {
-            let (first, m) = (rows.start + run.start, run.len());
-            for panel in panels {
+        for panel in panels {
+            let (j, part) = (panel.columns.start, panel.columns.len());
+            let expanded = planes.map(|bits| self.expand(panel, k, bits)).transpose()?;
+            let codes = expanded.as_ref().map_or(&panel.content.buffer, |block| block.buffer());
+            for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], usize::MAX)? {
+                let (first, m) = (rows.start + run.start, run.len());
                 let recorder = self.recorder();
-                let (j, part) = (panel.columns.start, panel.columns.len());
                 let params = Codes {
                     m: m as u32,
                     n: part as u32,
@@ -236,7 +254,7 @@ impl GpuExecutor {
                 let operands = CodeOperands {
                     a: recorder.span(coded.codes.buffer(), 16 * first * chunks, 16 * m * chunks),
                     a_infos: recorder.span(coded.infos.buffer(), 16 * first, 16 * m),
-                    b: recorder.span(&panel.content.buffer, 0, 16 * chunks * columns(part)),
+                    b: recorder.span(codes, 0, 16 * chunks * columns(part)),
                     b_infos: recorder.span(&infos.buffer, 16 * j, 16 * part),
                     residual: residual.map_or_else(|| recorder.nothing(), |r| self.floats(r, first * n, m * n)),
                     out: self.floats(out, first * n, m * n),
@@ -245,6 +263,32 @@ impl GpuExecutor {
             }
         }
         Ok(())
+    }
+
+    /// The codes `[chunks, width]` of a panel that is kept in planes.
+    fn expand(&mut self, panel: &Panel, k: usize, bits: u8) -> Result<Arc<Block>, ExecError> {
+        let (width, blocks) = (columns(panel.columns.len()), k.div_ceil(packing::BLOCK));
+        let count = k.div_ceil(16) * width;
+        let codes = self.block(16 * count)?;
+        let most = self.most(ELEMENTS);
+        for first in (0..count).step_by(most) {
+            let recorder = self.recorder();
+            let source = recorder.span(&panel.content.buffer, 0, 4 * packing::words(width, k, bits));
+            let target = recorder.span(codes.buffer(), 0, 16 * count);
+            let here = most.min(count - first);
+            let params = ExpandCodes {
+                first: first as u32,
+                count: here as u32,
+                blocks: blocks as u32,
+                width: width as u32,
+                codes_at: target.at4(),
+                unused: [0; 3],
+            };
+            let constants = [("BITS", f64::from(bits))];
+            let size = self.grid(here, ELEMENTS);
+            self.recorder_mut().dispatch(&kernels::EXPAND_CODES, &constants, &params, &[source, target], size)?;
+        }
+        Ok(codes)
     }
 
     fn linear_floats(
@@ -315,7 +359,8 @@ impl GpuExecutor {
             Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
             _ => None,
         };
-        for run in self.recorder().runs(site, rows, &[4 * d], self.most(ROWS))? {
+        let (kernel, each) = row_kernel(RowOperation::Normalise, self.gpu().is_tiled());
+        for run in self.recorder().runs(site, rows, &[4 * d], self.most(each))? {
             let recorder = self.recorder();
             let x_span = self.floats(x, run.start * d, run.len() * d);
             let y_span = self.floats(&out, run.start * d, run.len() * d);
@@ -337,9 +382,9 @@ impl GpuExecutor {
                 eps: norm.as_ref().map_or(0.0, |(_, _, eps)| *eps),
                 y_at: y_span.at(),
             };
-            let size = self.grid(run.len(), ROWS);
+            let size = self.grid(run.len(), each);
             self.recorder_mut().dispatch(
-                &kernels::ROWS_FLOAT,
+                kernel,
                 &[before.constant()],
                 &params,
                 &[x_span, gain, offset, y_span],

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use quee_backbone::{Executor, Param, QuantPlan, Value};
+use quee_backbone::{ExecError, Executor as _, Linear, Norm, Param, QuantPlan, Value};
 use quee_gpu::{Gpu, GpuEngine, GpuError, GpuExecutor, GpuOptions, SmallLimits};
 use quee_quant::WeightQuantizer;
 use rand::{RngExt as _, SeedableRng as _};
@@ -88,21 +88,38 @@ pub fn dynamic() -> Arc<QuantPlan> {
     Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax))
 }
 
-/// An executor with weights of its own.
-pub fn executor(gpu: &Arc<Gpu>) -> GpuExecutor {
-    GpuEngine::on(dynamic(), Arc::clone(gpu)).executor().unwrap()
+/// Runs `operations` at a width on every device; all must agree bit for bit. `None` where there is no adapter.
+pub fn everywhere<T: PartialEq>(
+    test: &str,
+    width: &str,
+    plan: &Arc<QuantPlan>,
+    operations: impl Fn(&mut GpuExecutor) -> Result<T, ExecError>,
+) -> Option<T> {
+    let devices = devices(test)?;
+    let results = devices.all().map(|(device, gpu)| {
+        let mut executor = GpuEngine::on(Arc::clone(plan), Arc::clone(gpu)).executor().unwrap();
+        executor.set_width(width.parse().unwrap()).unwrap();
+        (device, operations(&mut executor).unwrap_or_else(|e| panic!("{test} on {device}: {e}")))
+    });
+    let [(_, first), others @ ..] = results;
+    for (device, other) in others {
+        assert!(other == first, "{test}: {device} differs from the direct kernels");
+    }
+    Some(first)
 }
 
-/// Runs one operation on one input.
-pub fn run(
-    executor: &mut GpuExecutor,
+/// The same for one operation in floats, on one input.
+pub fn floats(
+    test: &str,
     shape: &[usize],
     data: &[f32],
-    operation: impl FnOnce(&mut GpuExecutor, &Value) -> Value,
-) -> Vec<f32> {
-    let x = executor.input(shape, data).unwrap();
-    let y = operation(executor, &x);
-    executor.read(&y).unwrap()
+    operation: impl Fn(&mut GpuExecutor, &Value) -> Result<Value, ExecError>,
+) -> Option<Vec<f32>> {
+    everywhere(test, "float", &dynamic(), |executor| {
+        let x = executor.input(shape, data)?;
+        let y = operation(executor, &x)?;
+        executor.read(&y)
+    })
 }
 
 /// A learned tensor.
@@ -111,9 +128,29 @@ pub fn param(id: usize, shape: &[usize], data: Vec<f32>) -> Param {
     Param { id, name: format!("param{id}"), shape: shape.to_vec(), data: data.into(), frozen: false }
 }
 
-/// The bits of floats, for comparisons without a tolerance.
-pub fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|v| v.to_bits()).collect()
+/// A linear layer of random weights, with a bias.
+pub fn linear(random: &mut ChaCha8Rng, n: usize, k: usize) -> Linear {
+    let weight = param(0, &[n, k], values(random, n * k, 1.0));
+    let bias = Some(param(1, &[n], values(random, n, 1.0)));
+    Linear { site: "layer".into(), inputs: k, outputs: n, weight, bias }
+}
+
+/// A layer normalisation of random gains.
+pub fn norm(random: &mut ChaCha8Rng, d: usize) -> Norm {
+    let (weight, bias) = (param(2, &[d], values(random, d, 2.0)), param(3, &[d], values(random, d, 1.0)));
+    Norm { site: "norm".into(), weight, bias, eps: 1e-6 }
+}
+
+/// GELU in double precision. `erf` as `2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!`, whose terms all have one sign.
+pub fn gelu(x: f64) -> f64 {
+    let z = x / std::f64::consts::SQRT_2;
+    let (mut term, mut sum) = (z, z);
+    for n in 1..200 {
+        term *= 2.0 * z * z / f64::from(2 * n + 1);
+        sum += term;
+    }
+    let erf = if z.abs() > 6.0 { z.signum() } else { sum * (-z * z).exp() * std::f64::consts::FRAC_2_SQRT_PI };
+    0.5 * x * (1.0 + erf)
 }
 
 /// Fails with the place of the largest difference above `tolerance`, relative to the size of the values where that is above 1.
