@@ -2,25 +2,32 @@
 //
 // Shapes and layouts: shared/floats.wgsl. Oracle: tests/kernels/matmul_float.rs
 //
+// ALIGNED = 1: all rows of A begin at multiples of four values, so that one load brings four.
+//
 // uses: math.wgsl floats.wgsl epilogue.wgsl
 // variant: plain
 // variant: gelu AFTER=1
 // variant: add AFTER=2
+// variant: aligned ALIGNED=1
 
-const LANES = 16u;
+override ALIGNED: u32 = 0u;
+
+const LANES = 8u;
 
 // Four successive values of four columns.
 struct Quad { x: vec4<f32>, y: vec4<f32>, z: vec4<f32>, w: vec4<f32> }
 
-fn add_quad(at: u32, left: u32, q: Quad, sums: vec4<f32>) -> vec4<f32> {
-    var s = fma(vec4(a[at]), q.x, sums);
-    // Beyond K, B is 0, and A may belong to the next row: its first value stands in, which must be finite like all others.
-    s = fma(vec4(select(0.0, a[at + min(1u, left)], left >= 1u)), q.y, s);
-    s = fma(vec4(select(0.0, a[at + min(2u, left)], left >= 2u)), q.z, s);
-    return fma(vec4(select(0.0, a[at + min(3u, left)], left >= 3u)), q.w, s);
+fn add_quad(at: u32, q: Quad, sums: vec4<f32>) -> vec4<f32> {
+    var row: vec4<f32>;
+    if ALIGNED == 1u {
+        row = a_fours[at / 4u];
+    } else {
+        row = vec4(a[at], a[at + 1u], a[at + 2u], a[at + 3u]);
+    }
+    return fma(vec4(row.w), q.w, fma(vec4(row.z), q.z, fma(vec4(row.y), q.y, fma(vec4(row.x), q.x, sums))));
 }
 
-@compute @workgroup_size(16)
+@compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let batch = group.z;
     let i = group.y * 8u;
@@ -38,7 +45,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let column = p.b_at + batch * p.b_matrix + min(j, (p.n - 1u) / 4u * 4u);
     var s0 = vec4(0.0); var s1 = vec4(0.0); var s2 = vec4(0.0); var s3 = vec4(0.0);
     var s4 = vec4(0.0); var s5 = vec4(0.0); var s6 = vec4(0.0); var s7 = vec4(0.0);
-    for (var k = 0u; k < p.k; k += 4u) {
+    let whole = p.k / 4u * 4u;
+    for (var k = 0u; k < whole; k += 4u) {
         let at = column + k / 4u * p.width;
         let c0 = b[at];
         let c1 = b[at + 1u];
@@ -47,15 +55,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let q = Quad(
             vec4(c0.x, c1.x, c2.x, c3.x), vec4(c0.y, c1.y, c2.y, c3.y),
             vec4(c0.z, c1.z, c2.z, c3.z), vec4(c0.w, c1.w, c2.w, c3.w));
-        let left = p.k - 1u - k;
-        s0 = add_quad(a0 + k, left, q, s0);
-        s1 = add_quad(a1 + k, left, q, s1);
-        s2 = add_quad(a2 + k, left, q, s2);
-        s3 = add_quad(a3 + k, left, q, s3);
-        s4 = add_quad(a4 + k, left, q, s4);
-        s5 = add_quad(a5 + k, left, q, s5);
-        s6 = add_quad(a6 + k, left, q, s6);
-        s7 = add_quad(a7 + k, left, q, s7);
+        s0 = add_quad(a0 + k, q, s0);
+        s1 = add_quad(a1 + k, q, s1);
+        s2 = add_quad(a2 + k, q, s2);
+        s3 = add_quad(a3 + k, q, s3);
+        s4 = add_quad(a4 + k, q, s4);
+        s5 = add_quad(a5 + k, q, s5);
+        s6 = add_quad(a6 + k, q, s6);
+        s7 = add_quad(a7 + k, q, s7);
+    }
+    for (var k = whole; k < p.k; k++) {
+        let at = column + k / 4u * p.width;
+        let q = vec4(b[at][k % 4u], b[at + 1u][k % 4u], b[at + 2u][k % 4u], b[at + 3u][k % 4u]);
+        s0 = fma(vec4(a[a0 + k]), q, s0);
+        s1 = fma(vec4(a[a1 + k]), q, s1);
+        s2 = fma(vec4(a[a2 + k]), q, s2);
+        s3 = fma(vec4(a[a3 + k]), q, s3);
+        s4 = fma(vec4(a[a4 + k]), q, s4);
+        s5 = fma(vec4(a[a5 + k]), q, s5);
+        s6 = fma(vec4(a[a6 + k]), q, s6);
+        s7 = fma(vec4(a[a7 + k]), q, s7);
     }
     store_four(batch, i, j, s0);
     store_four(batch, i + 1u, j, s1);

@@ -40,6 +40,8 @@ override AFTER: u32 = 0u;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> residual: array<f32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
+// The same as `a`, for rows that begin at multiples of four values.
+@group(0) @binding(6) var<storage, read> a_fours: array<vec4<f32>>;
 
 fn a_start(batch: u32) -> u32 {
     return p.a_at + batch / p.heads * p.a_sample + batch % p.heads * p.a_head;

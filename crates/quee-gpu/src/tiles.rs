@@ -62,6 +62,11 @@ impl Tile {
         self.source.name
     }
 
+    /// Whether invocations load their operands themselves, without shared memory.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.constants.is_empty()
+    }
+
     fn workgroups(&self, shape: Shape) -> usize {
         shape.m.div_ceil(self.rows) * shape.n.div_ceil(self.columns) * shape.batch
     }
@@ -104,7 +109,7 @@ const fn dot(name: &'static str, columns: usize, constants: Constants) -> Tile {
 }
 
 const fn direct(source: &'static Source) -> Tile {
-    Tile { name: "direct 8x64", rows: 8, columns: 64, source, constants: &[] }
+    Tile { name: "direct 8x32", rows: 8, columns: 32, source, constants: &[] }
 }
 
 /// Tiles of products of codes: for software adapters, for few rows, then from large to small.
@@ -212,11 +217,11 @@ mod tests {
         assert_eq!(name(Operands::Codes, 8 * 197, 768, 1), "tiled 64x64");
         assert_eq!(name(Operands::Codes, 197, 768, 1), "tiled 32x32");
         assert_eq!(name(Operands::Codes, 1, 1000, 1), "dot 4x32");
-        assert_eq!(name(Operands::Floats, 1, 1000, 1), "direct 8x64");
+        assert_eq!(name(Operands::Floats, 1, 1000, 1), "direct 8x32");
         assert_eq!(name(Operands::Codes, 197, 64, 768), "tiled 64x64");
         assert_eq!(
             usual(Shape { operands: Operands::Codes, m: 999, n: 999, k: 9, batch: 9 }, false).name,
-            "direct 8x64"
+            "direct 8x32"
         );
     }
 

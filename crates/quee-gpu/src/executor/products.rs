@@ -117,11 +117,15 @@ fn record_floats(
     params: Floats,
     operands: FloatOperands,
 ) -> Result<(), ExecError> {
-    let constants: Vec<_> = tile.constants.iter().copied().chain([constant]).collect();
+    let strides = [params.a_at + operands.a.at(), params.a_sample, params.a_head, params.a_row];
+    // Only the kernel without shared memory loads rows as they are.
+    let aligned = tile.is_direct() && strides.iter().all(|stride| stride % 4 == 0);
+    let constants = tile.constants.iter().copied().chain([constant]).chain(aligned.then_some(("ALIGNED", 1.0)));
+    let constants: Vec<_> = constants.collect();
     let FloatOperands { a, b, bias, residual, out } = operands;
     let (a_at, b_at) = (a.at(), b.at4());
     let (bias_at, residual_at, out_at) = (bias.at(), residual.at(), out.at());
-    let operands = [a, b, bias, residual, out];
+    let operands = [a.clone(), b, bias, residual, out, a];
     for part in parts(tile, params.m, params.n, recorder.workgroups()) {
         let (i, j) = (part.rows.start, part.columns.start);
         let params = Floats {
