@@ -1,19 +1,24 @@
 # What you can do with quee. Everything runs from this folder; `./bootstrap just …` gets missing tools first.
 #
-# Settings go before the recipe: `just backend=cpu run experiments/digits/recipe.toml`.
+# Settings go before the recipe: `just backend=gpu run experiments/digits/recipe.toml`.
 
 set positional-arguments
 
-# Where the quantized segments run; empty for what the recipe says.
+# What runs the backbone: cpu, gpu or auto; empty for what the recipe says.
 backend := ""
+
+# Graphics adapter, a part of its name; empty for what the recipe says.
+adapter := ""
 
 # A `[profile.…]` table of the recipe; empty for none.
 profile := ""
 
 quee := "cargo run --release --quiet --package quee --"
 backend_option := if backend == "" { "" } else { " --backend " + quote(backend) }
+adapter_option := if adapter == "" { "" } else { " --adapter " + quote(adapter) }
+device := backend_option + adapter_option
 profile_option := if profile == "" { "" } else { " --profile " + quote(profile) }
-settings := backend_option + profile_option
+settings := device + profile_option
 
 # Files that cargo fmt does not see, because a macro declares them.
 families := "crates/quee-backbone/src/families/*.rs"
@@ -48,7 +53,11 @@ inspect WHAT *ARGS:
 
 # Classify pictures of your own with a stored policy: just predict --run runs/digits/latest --budget 0.02 IMAGE…
 predict *ARGS:
-    {{ quee }} predict "$@"
+    {{ quee }} predict{{ device }} "$@"
+
+# List what can run a backbone on this machine: instruction sets of the processor and graphics adapters
+backends *ARGS:
+    {{ quee }} backends "$@"
 
 # Train the backbone of an experiment from scratch: just pretrain digits (hours for the others)
 pretrain NAME *ARGS:

@@ -41,11 +41,27 @@ pub fn program() -> &'static Path {
 /// # Panics
 /// When it cannot be started.
 pub fn quee<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
+    command(args).output().expect("the program starts")
+}
+
+/// As [`quee`], on a machine whose Vulkan drivers are not found.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn quee_without_adapters<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
+    let mut command = command(args);
+    for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        command.env(name, "/no/such/driver.json");
+    }
+    command.output().expect("the program starts")
+}
+
+fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(program());
     command.current_dir(workspace()).env_remove("QUEE_DATA").args(args);
     // Nor what this machine's user has in the folder for the data of programs.
     command.env("XDG_DATA_HOME", workspace().join("target/no-such-folder"));
-    command.output().expect("the program starts")
+    command
 }
 
 /// What a command wrote on its error stream.

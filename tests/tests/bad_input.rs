@@ -112,6 +112,29 @@ fn rename(from: &'static str, to: &'static str) -> impl FnOnce(&mut Vec<u8>) {
     }
 }
 
+/// Weights that are finite, but whose sums are not: the bias of the last block's last layer is as large as a number can be.
+#[test]
+fn weights_that_overflow() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(workspace().join(WEIGHTS)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let huge: Vec<u8> = (0..80).flat_map(|_| f32::MAX.to_le_bytes()).collect();
+    let mut tensors: Vec<_> = file.tensors();
+    let bias = tensors.iter_mut().find(|(name, _)| name == "blocks.5.mlp.fc2.bias").expect("the last block has it");
+    bias.1 = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![80], &huge).unwrap();
+    let path = folder.path().join("huge.safetensors");
+    std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    // Floats carry the values to the exit; quantization is not there to find them.
+    let words = ["exit 3 behind segment 3", "NaN or infinity", "hint"];
+    refused(&["--weights", path.to_str().unwrap(), "--backend", "cpu"], &words);
+    match quee_gpu::list(quee_gpu::Power::High) {
+        Ok(_) => refused(&["--weights", path.to_str().unwrap(), "--backend", "gpu"], &words),
+        Err(error) => {
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {error}\n"));
+        }
+    }
+}
+
 #[test]
 fn weights_with_a_missing_tensor() {
     bad_weights(rename("blocks.3.mlp.fc1.bias", "blocks.3.mlp.fc9.bias"), &["blocks.3.mlp.fc1.bias", "missing"]);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use quee::backend::{Engine, engine};
+use quee::backend::{Device, Engine};
 use quee::cancel::Cancel;
 use quee::progress::Stage;
 use quee::recipe::{self, Recipe};
 use quee::run::path_tree;
 use quee::stages::prepare::{Prepared, prepare};
 use quee::stages::walk::{Drive, Program};
-use quee_backbone::{Executor, QuantPlan};
+use quee_backbone::{ExecError, Executor, QuantPlan};
 use quee_quant::{WeightQuantizer, Width};
 use quee_tests::counting::{Counting, Counts};
 use quee_tests::{DIGITS, workspace};
@@ -21,8 +21,8 @@ struct CountingEngine {
 }
 
 impl Engine for CountingEngine {
-    fn executor(&self) -> Box<dyn Executor> {
-        Box::new(Counting { inner: self.inner.executor(), counts: Arc::clone(&self.counts) })
+    fn executor(&self) -> Result<Box<dyn Executor>, ExecError> {
+        Ok(Box::new(Counting { inner: self.inner.executor()?, counts: Arc::clone(&self.counts) }))
     }
 
     fn describe(&self) -> String {
@@ -40,7 +40,7 @@ fn digits() -> (Recipe, Prepared) {
 fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() {
     let (recipe, prepared) = digits();
     let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse));
-    let inner = engine(recipe.backend, plan);
+    let inner = Device::open(recipe.backend, &recipe.gpu).unwrap().engine(plan);
     let counting = CountingEngine { inner: Arc::clone(&inner), counts: Counts::default() };
     let tree = path_tree(&recipe).unwrap();
     let widths = &recipe.quant.widths;
@@ -51,7 +51,7 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     let (pixels, pictures) = (prepared.images(chosen).unwrap(), prepared.pictures(chosen));
     let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
     // Batches of 5: the last one is smaller.
-    let drive = |engine| Drive { engine, batch: 5, cancel: &cancel, progress: &progress };
+    let drive = |engine| Drive::new(engine, 5, &cancel, &progress);
 
     let table = program.tree_features(&drive(&counting), &pictures, &tree, widths).unwrap();
 
@@ -68,7 +68,7 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     assert_eq!(counts["patch_embed.proj"], samples, "the stem runs once");
 
     let dim = table[1].len() / samples;
-    let mut executor = inner.executor();
+    let mut executor = inner.executor().unwrap();
     let picture = pixels.len() / samples;
     for node in tree.paths() {
         let path: Vec<Width> = tree.widths_of(node).into_iter().map(|w| widths[w]).collect();

@@ -90,6 +90,11 @@ impl GpuEngine {
         Ok(GpuExecutor::new(Arc::clone(self), recorder, Arc::clone(&state.weights)))
     }
 
+    /// Gives back the buffers that executors which have gone left for those to come.
+    pub fn trim(&self) {
+        self.state().idle.clear();
+    }
+
     /// Takes the recorder of an executor that is done.
     pub(crate) fn recycle(&self, mut recorder: Recorder) {
         // What was recorded and never read is of no use to anybody.

@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use quee_quant::Width;
 
+use crate::backend::DeviceArgs;
 use crate::cancel::{Cancel, Cancelled};
-use crate::recipe::{self, Backend, Recipe};
+use crate::recipe::{self, Recipe};
 use crate::training::{self, TrainingArgs};
-use crate::{data_command, finetune, inspect, ladder, predict, pretrain, run, weights_command};
+use crate::{backends_command, data_command, finetune, inspect, ladder, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -45,6 +46,12 @@ enum Command {
     /// Look at backbones
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
+    /// List what can run a backbone on this machine, and what would be taken
+    Backends {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List, fetch and verify data sets
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -76,9 +83,8 @@ struct RecipeArgs {
     /// Change one setting; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// What runs the backbone
-    #[arg(long)]
-    backend: Option<Backend>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Run this seed only, instead of the recipe's list
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -132,9 +138,7 @@ struct LadderArgs {
 impl RecipeArgs {
     fn load(&self) -> Result<Recipe> {
         let mut recipe = recipe::load(&self.recipe, self.profile.as_deref(), &self.sets)?;
-        if let Some(backend) = self.backend {
-            recipe.backend = backend;
-        }
+        self.device.apply(&mut recipe);
         if let Some(seed) = self.seed {
             recipe.seeds = vec![seed];
         }
@@ -193,6 +197,7 @@ fn carry_out(command: Command) -> Result<()> {
             print(if training { training::BASE } else { recipe::BASE })
         }
         Command::Inspect(command) => print(&inspect::run(&command)?),
+        Command::Backends { json } => print(&backends_command::run(json)?),
         Command::Predict(args) => print(&predict::predict(&args)?),
         Command::Pretrain(args) => blocking(args.threads, "training", move |cancel| pretrain::pretrain(&args, cancel)),
         Command::Finetune(args) => {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Device;
+use crate::recipe::Backend;
+
 /// The environment of a run, as stored in `env.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
@@ -9,14 +12,20 @@ pub struct Environment {
     pub version: String,
     /// Commit it was built from.
     pub commit: String,
-    /// Backend and instruction set.
+    /// Backend, and its instruction set or graphics adapter.
     pub backend: String,
+    /// What the recipe asks for.
+    pub backend_asked: String,
+    /// Why this backend was taken.
+    pub backend_reason: String,
     /// Adapter of a graphics backend; the processor otherwise.
     pub adapter: String,
-    /// `cpu`, or the kind of graphics device.
+    /// `cpu`, or the kind of graphics device: `discrete`, `integrated`, `virtual`, `other`, or `software` where the processor plays one.
     pub device_type: String,
     /// Driver of the adapter; `none` on the processor.
     pub driver: String,
+    /// The processor, which trains whatever the backend.
+    pub processor: String,
     /// Instruction sets that matter to the kernels.
     pub cpu_features: Vec<String>,
     /// Threads in use.
@@ -35,14 +44,18 @@ pub struct Environment {
 
 impl Environment {
     /// Looks at the machine.
-    pub fn detect(backend: String, threads: usize, seeds: &[u64]) -> Self {
+    pub fn detect(asked: Backend, device: &Device, threads: usize, seeds: &[u64]) -> Self {
+        let adapter = device.adapter();
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("QUEE_COMMIT").into(),
-            backend,
-            adapter: processor(),
-            device_type: "cpu".into(),
-            driver: "none".into(),
+            backend: device.describe(),
+            backend_asked: asked.to_string(),
+            backend_reason: device.reason().to_owned(),
+            adapter: device.name(),
+            device_type: adapter.map_or_else(|| "cpu".into(), |info| info.kind.to_string()),
+            driver: adapter.map_or_else(|| "none".into(), |info| info.driver.clone()),
+            processor: processor(),
             cpu_features: features(),
             threads,
             training_device: "burn flex (cpu)".into(),
@@ -55,13 +68,14 @@ impl Environment {
 }
 
 /// The processor's own name, where the system tells it.
-fn processor() -> String {
+pub fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-fn features() -> Vec<String> {
+/// Instruction sets that matter to the kernels, as this processor has them.
+pub fn features() -> Vec<String> {
     let mut found: Vec<&str> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {

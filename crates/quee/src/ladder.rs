@@ -8,7 +8,7 @@ use quee_policy::ladder::{LadderRule, Rung, Verdict, accuracy, paired_difference
 use quee_quant::Width;
 use serde::Serialize;
 
-use crate::backend;
+use crate::backend::Device;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 use crate::recipe::{CostModel, Recipe};
@@ -73,8 +73,9 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     recipe.quant.widths = widths.clone();
 
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
-    let (plan, _) = calibrate(&recipe, &prepared)?;
-    let engine = backend::engine(recipe.backend, plan);
+    let device = Device::open(recipe.backend, &recipe.gpu)?;
+    let (plan, _) = calibrate(&recipe, &prepared, &device, &|text| eprintln!("{text}"))?;
+    let engine = device.engine(plan);
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(ladder.pictures).collect();
     let labels = prepared.data.labels_of(&chosen);
     let segments = recipe.paths.segments.len();
@@ -83,7 +84,7 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     let head = own_head(prepared.backbone.head());
 
     let stage = Stage::start("measure widths", chosen.len() * (widths.len() + 1));
-    let drive = Drive { engine: engine.as_ref(), batch: recipe.paths.batch, cancel, progress: &stage };
+    let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, &stage);
     let correct = |width: Width| -> Result<Vec<bool>> {
         let path = vec![width; segments];
         let features = program(&recipe, &prepared).path_features(&drive, &prepared.pictures(&chosen), &path)?;

@@ -6,6 +6,7 @@
 //! - [`artefact`]: the policy on disk
 //! - [`predict`]: a stored policy at work on pictures
 //! - [`report`]: the page that a run leaves behind
+//! - [`backend`]: what runs a backbone; [`backends_command`] lists it
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
@@ -14,6 +15,7 @@
 pub mod artefact;
 pub mod assets;
 pub mod backend;
+pub mod backends_command;
 pub mod cancel;
 pub mod cli;
 pub mod data_command;

@@ -7,15 +7,16 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use quee_backbone::{Executor, Value};
+use quee_gpu::AdapterInfo;
 use quee_policy::cost::Charge;
 use quee_policy::lambda::within_budget;
 use quee_policy::tree::{Continuation, NodeId, ROOT};
 use serde::Serialize;
 
 use crate::artefact::{self, StoredPolicy};
-use crate::backend;
-use crate::recipe::Backend;
+use crate::backend::{Device, DeviceArgs};
 use crate::stages::answers::NodeAnswers;
+use crate::stages::attempts;
 use crate::stages::walk::Program;
 
 /// Which policy, which setting, which pictures.
@@ -31,9 +32,8 @@ pub struct PredictArgs {
     /// Mean cost per picture, relative to the float backbone, e.g. 0.02
     #[arg(long, group = "setting", value_name = "R")]
     budget: Option<f64>,
-    /// What runs the backbone [default: as in the run]
-    #[arg(long)]
-    backend: Option<Backend>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print JSON, one object per picture
     #[arg(long)]
     json: bool,
@@ -77,6 +77,8 @@ struct Prediction {
     cost: f64,
     cost_unit: &'static str,
     milliseconds: f64,
+    /// What the time was measured on; a software adapter is no GPU.
+    backend: String,
     lambda: Option<f64>,
     /// Whether gate 0 sent the picture along a fixed path and no gate was asked.
     committed: bool,
@@ -94,18 +96,25 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
     for image in &args.images {
         pictures.push(policy.transform.apply(quee_data::read_picture(image)?)?);
     }
-    let engine = backend::engine(args.backend.unwrap_or(policy.recipe.backend), policy.plan.clone());
-    let mut executor = engine.executor();
-    warm_up(&policy, executor.as_mut())?;
+    let mut recipe = policy.recipe.clone();
+    args.device.apply(&mut recipe);
+    let device = Device::open(recipe.backend, &recipe.gpu)?;
+    let engine = device.engine(policy.plan.clone());
+    let software = device.adapter().is_some_and(AdapterInfo::is_software);
+    let mut predictions = attempts::whole(engine.as_ref(), 1, &|text| eprintln!("{text}"), |_| {
+        let mut executor = engine.executor()?;
+        warm_up(&policy, executor.as_mut())?;
+        pictures.iter().map(|pixels| classify(&policy, executor.as_mut(), pixels, lambda)).collect::<Result<Vec<_>>>()
+    })?;
     let mut text = String::new();
-    for (image, pixels) in args.images.iter().zip(pictures) {
-        let mut prediction = classify(&policy, executor.as_mut(), &pixels, lambda)?;
+    for (image, prediction) in args.images.iter().zip(&mut predictions) {
         prediction.image = image.display().to_string();
+        prediction.backend = device.describe();
         if args.json {
             text += &serde_json::to_string(&prediction)?;
             text.push('\n');
         } else {
-            text += &describe(&prediction);
+            text += &describe(prediction, software);
         }
     }
     Ok(text)
@@ -171,7 +180,7 @@ impl Walk<'_> {
 
     /// What the exit behind the last segment says, and the features it saw.
     fn exit(&self, executor: &mut dyn Executor) -> Result<(NodeAnswers, Vec<f32>)> {
-        let features = self.program.features(executor, &self.tokens)?;
+        let features = self.program.features(executor, self.depth() - 1, &self.tokens)?;
         Ok((NodeAnswers::compute(&self.policy.heads.0[self.depth() - 1], &features), features))
     }
 }
@@ -212,6 +221,7 @@ fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], 
         cost: cost * policy.cost.float_total,
         cost_unit: recipe.policy.cost.unit(),
         milliseconds: start.elapsed().as_secs_f64() * 1e3,
+        backend: String::new(),
         lambda: lambda.is_finite().then_some(lambda),
         committed: matches!(charge, Charge::Static),
         gates,
@@ -273,13 +283,14 @@ fn decide_gate_by_gate(
 /// Continuations printed per gate; `--json` has all.
 const SHOWN: usize = 5;
 
-fn describe(p: &Prediction) -> String {
+fn describe(p: &Prediction, software: bool) -> String {
     let mut text = String::new();
+    let time = if software { "ms on a software adapter" } else { "ms" };
     // Writing into a String cannot fail.
     let _ = writeln!(text, "{}", p.image);
     let _ = writeln!(
         text,
-        "  class {} (probability {:.3}, predicted error {:.3})  exit {} via {}  cost {:.4} of float ({:.4} {})  {:.2} ms",
+        "  class {} (probability {:.3}, predicted error {:.3})  exit {} via {}  cost {:.4} of float ({:.4} {})  {:.2} {time}",
         p.class,
         p.probability,
         p.predicted_error,

@@ -37,6 +37,14 @@ impl Stage {
         }
     }
 
+    /// Says something that the user should know while the stage goes on.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
     /// The stage is over; `outcome` says in a few words what came out. Returns the seconds it took.
     pub fn finish(self, outcome: &str) -> f64 {
         let seconds = self.started.elapsed().as_secs_f64();

@@ -11,13 +11,14 @@ use quee_policy::summary::{Summary, summarise};
 use quee_policy::tree::{Monotone, PathTree};
 use quee_quant::Width;
 
-use crate::backend::{self, Engine};
+use crate::backend::{Device, Engine};
 use crate::cancel::Cancel;
 use crate::environment::Environment;
 use crate::output::RunFolder;
 use crate::progress::Stage;
 use crate::recipe::{self, Recipe};
-use crate::results::{self, Study};
+use crate::results::{self, DeviceWork, Study};
+use crate::stages::attempts;
 use crate::stages::backbone_runs::{self, BackboneRuns};
 use crate::stages::costs::{Counted, Timings};
 use crate::stages::prepare::{Prepared, prepare};
@@ -77,6 +78,7 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     let threads = pool.current_num_threads();
     let mut runner = Runner { pool, seconds: Vec::new() };
     let recipe = Arc::new(recipe);
+    let device = Device::open(recipe.backend, &recipe.gpu)?;
 
     let (r, o) = (Arc::clone(&recipe), options.clone());
     let prepared = runner.stage("prepare", 0, move |_| {
@@ -87,28 +89,33 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     let prepared = prepared.await?;
     let tree = Arc::new(path_tree(&recipe)?);
 
-    let (r, p) = (Arc::clone(&recipe), Arc::clone(&prepared));
-    let plan = runner.stage("calibrate quantizers", 0, move |_| calibrate(&r, &p)).await?;
-    let engine = backend::engine(recipe.backend, Arc::clone(&plan));
-    let environment = Environment::detect(engine.describe(), threads, &recipe.seeds);
+    let (r, p, d) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone());
+    let plan =
+        runner.stage("calibrate quantizers", 0, move |stage| calibrate(&r, &p, &d, &|text| stage.say(text))).await?;
+    let engine = device.engine(Arc::clone(&plan));
+    let environment = Environment::detect(recipe.backend, &device, threads, &recipe.seeds);
 
     let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&tree), Arc::clone(&engine), cancel.clone());
     let steps = backbone_runs::steps(&recipe, &prepared);
     let runs = runner.stage("run backbone on paths", steps, move |stage| {
         let (recipe, prepared, tree, engine, cancel) = &inputs;
         let program = program(recipe, prepared);
-        let drive = Drive { engine: engine.as_ref(), batch: recipe.paths.batch, cancel, progress: stage };
+        let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
         let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
         Ok((Arc::new(runs), format!("{} paths, {} segment runs per picture", tree.paths().len(), tree.paths().len())))
     });
     let runs = runs.await?;
+    let work = engine.counts();
 
     let timings = match recipe.timing.measure {
         false => None,
         true => {
             let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&engine), cancel.clone());
-            let timed =
-                runner.stage("measure times", 0, move |_| measure(&inputs.0, &inputs.1, inputs.2.as_ref(), &inputs.3));
+            let caveat = device.caveat().map_or(String::new(), |caveat| format!("; {caveat}"));
+            let timed = runner.stage("measure times", 0, move |stage| {
+                let (timings, outcome) = measure(&inputs.0, &inputs.1, inputs.2.as_ref(), &inputs.3, stage)?;
+                Ok((timings, outcome + &caveat))
+            });
             Some(Arc::new(timed.await?))
         }
     };
@@ -156,6 +163,13 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
         seeds,
         summary,
         environment,
+        timed_batch: timings.as_ref().map(|timings| timings.batch),
+        device_work: work.map(|runs| DeviceWork {
+            batch: timings.as_ref().map_or(0, |timings| timings.batch),
+            parts: timings.as_ref().map_or_else(Vec::new, |timings| timings.work.clone()),
+            runs,
+        }),
+        time_caveat: device.caveat(),
         seconds: runner.seconds.clone(),
     };
     let written = runner.stage("write results", 0, move |_| {
@@ -184,11 +198,17 @@ pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
     Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
-/// Finds static ranges on pictures of exit-train; dynamic quantizers need none. The plan, and a few words on it.
+/// Finds static ranges on pictures of exit-train; dynamic quantizers need none. The plan, and a few words on it. `say` gets what the user
+/// should know meanwhile.
 ///
 /// # Errors
 /// When a picture cannot be had or the executor fails.
-pub fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>, String)> {
+pub fn calibrate(
+    recipe: &Recipe,
+    prepared: &Prepared,
+    device: &Device,
+    say: &dyn Fn(&str),
+) -> Result<(Arc<QuantPlan>, String)> {
     let quant = &recipe.quant;
     if !quant.activations.is_static() {
         return Ok((
@@ -198,15 +218,17 @@ pub fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>
     }
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(quant.calibration_pictures).collect();
     let images = prepared.images(&chosen)?;
-    let float = backend::engine(recipe.backend, Arc::new(QuantPlan::dynamic(quant.weights)));
-    let mut executor = float.executor();
-    let mut calibrator = Calibrator::new(executor.as_mut())?;
+    let float = device.engine(Arc::new(QuantPlan::dynamic(quant.weights)));
     let [c, h, w] = prepared.backbone.image_shape();
-    for batch in images.chunks(recipe.paths.batch * c * h * w) {
-        let input = quee_backbone::Executor::input(&mut calibrator, &[batch.len() / (c * h * w), c, h, w], batch)?;
-        prepared.backbone.forward(&mut calibrator, &input)?;
-    }
-    let observers = calibrator.finish();
+    let observers = attempts::whole(float.as_ref(), recipe.paths.batch, say, |size| {
+        let mut executor = float.executor()?;
+        let mut calibrator = Calibrator::new(executor.as_mut())?;
+        for batch in images.chunks(size * c * h * w) {
+            let input = quee_backbone::Executor::input(&mut calibrator, &[batch.len() / (c * h * w), c, h, w], batch)?;
+            prepared.backbone.forward(&mut calibrator, &input)?;
+        }
+        Ok(calibrator.finish())
+    })?;
     let widths: Vec<Width> = quant.widths.iter().chain(&quant.static_widths).chain([&quant.stem]).copied().collect();
     let plan = QuantPlan::calibrated(quant.weights, quant.activations, &observers, &widths);
     let outcome = format!("{} sites on {} pictures", observers.len(), chosen.len());
@@ -214,13 +236,23 @@ pub fn calibrate(recipe: &Recipe, prepared: &Prepared) -> Result<(Arc<QuantPlan>
 }
 
 /// Times every part on one batch of *fit*.
-fn measure(recipe: &Recipe, prepared: &Prepared, engine: &dyn Engine, cancel: &Cancel) -> Result<(Timings, String)> {
+fn measure(
+    recipe: &Recipe,
+    prepared: &Prepared,
+    engine: &dyn Engine,
+    cancel: &Cancel,
+    stage: &Stage,
+) -> Result<(Timings, String)> {
     let chosen: Vec<usize> = prepared.splits.fit.iter().copied().take(recipe.paths.batch).collect();
     let images = prepared.images(&chosen)?;
     let mut widths = recipe.quant.widths.clone();
     widths.extend(backbone_runs::static_widths(recipe));
     widths.sort();
     widths.dedup();
-    let timings = Timings::measure(&program(recipe, prepared), engine, &images, chosen.len(), &widths, cancel)?;
-    Ok((timings, format!("{} widths, batches of {}, one thread", widths.len(), chosen.len())))
+    let picture = images.len() / chosen.len().max(1);
+    let timings = attempts::whole(engine, chosen.len(), &|text| stage.say(text), |size| {
+        Timings::measure(&program(recipe, prepared), engine, &images[..size * picture], size, &widths, cancel)
+    })?;
+    let outcome = format!("{} widths, batches of {}, one at a time", widths.len(), timings.batch);
+    Ok((timings, outcome))
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use quee_backbone::{Pool, Variant};
+use quee_gpu::GpuOptions;
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub struct Recipe {
     pub name: String,
     /// What runs the backbone.
     pub backend: Backend,
+    /// Which graphics adapter, and how much of it.
+    pub gpu: Gpu,
     /// Threads; 0 is one per processor.
     pub threads: usize,
     /// Seeds of what is trained on top of the backbone.
@@ -48,6 +51,57 @@ pub struct Recipe {
 pub enum Backend {
     /// Integer kernels on the processor.
     Cpu,
+    /// Integer kernels on a graphics adapter, a software one included.
+    Gpu,
+    /// A real GPU where there is one, else the processor.
+    Auto,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// Which graphics adapter, and how much of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gpu {
+    /// Part of the adapter's name; empty for the first by kind.
+    pub adapter: String,
+    /// Which kind comes first.
+    pub power: Power,
+    /// Most memory to use, in MiB; 0 is what the driver gives.
+    pub memory_mib: u64,
+}
+
+/// Which kind of adapter comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Power {
+    /// The fastest.
+    High,
+    /// The most frugal.
+    Low,
+}
+
+impl Gpu {
+    /// What to open.
+    pub fn options(&self) -> GpuOptions {
+        GpuOptions {
+            adapter: (!self.adapter.is_empty()).then(|| self.adapter.clone()),
+            power: match self.power {
+                Power::High => quee_gpu::Power::High,
+                Power::Low => quee_gpu::Power::Low,
+            },
+            memory: (self.memory_mib > 0).then(|| self.memory_mib.saturating_mul(1 << 20)),
+            ..GpuOptions::default()
+        }
+    }
 }
 
 /// Data set and splits.

@@ -110,7 +110,10 @@ pub fn report() -> Report {
         seconds_by_stage: [("prepare", 0.8), ("backbone runs", 41.3), ("exits", 6.2), ("gates", 12.9), ("policies", 3.4), ("bootstrap", 7.7)]
             .map(|(stage, seconds)| (stage.to_owned(), seconds))
             .to_vec(),
-        timing_note: "Times were not measured (timing.measure = false).".into(),
+        timing_note: "Times of parts were not measured (timing.measure = false).".into(),
+        time_caveat: None,
+        device_work: Vec::new(),
+        device_batch: 0,
     }
 }
 

@@ -65,6 +65,31 @@ pub struct Report {
     pub seconds_by_stage: Vec<(String, f64)>,
     /// How `ms per image` was measured.
     pub timing_note: String,
+    /// What all times must not be taken for, where the device only plays a GPU.
+    pub time_caveat: Option<String>,
+    /// What a device apart from the processor was asked to do; empty without one.
+    pub device_work: Vec<DeviceRow>,
+    /// Pictures of the batch that parts were counted with.
+    pub device_batch: usize,
+}
+
+/// What a device was asked to do in one part of the network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceRow {
+    /// Part.
+    pub part: String,
+    /// Widths that ask for exactly this.
+    pub widths: String,
+    /// Kernels started.
+    pub dispatches: u64,
+    /// Command buffers handed over.
+    pub submits: u64,
+    /// Times that the host waited for data.
+    pub readbacks: u64,
+    /// Bytes written to the device, weights not counted.
+    pub bytes_up: u64,
+    /// Bytes read from it.
+    pub bytes_down: u64,
 }
 
 /// Family of a method, for its colour and its place in the legend.

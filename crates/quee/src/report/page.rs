@@ -105,8 +105,11 @@ fn summary(report: &Report) -> String {
 fn setup(report: &Report) -> String {
     let segments = report.segments.iter().map(usize::to_string).collect::<Vec<_>>().join(" + ");
     let blocks = if segments.is_empty() { segments } else { format!(" of {segments} blocks") };
-    let adapter = fact(report, "adapter").map_or(String::new(), |adapter| format!(" on {adapter}"));
-    let backend = fact(report, "backend").map_or(String::new(), |backend| format!(" Backend: {backend}{adapter}."));
+    let backend = fact(report, "backend").map_or(String::new(), |backend| {
+        // A graphics backend has its adapter's name in its own.
+        let adapter = fact(report, "adapter").filter(|adapter| !backend.contains(adapter));
+        format!(" Backend: {backend}{}.", adapter.map_or(String::new(), |adapter| format!(" on {adapter}")))
+    });
     let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
     let figures = match seeds.len() {
         0 => "Figures are shown".to_owned(),
@@ -239,7 +242,7 @@ fn run_section(report: &Report) -> String {
     format!(
         concat!(
             r#"<section><h2>The run</h2><h3>Machine and program</h3>{environment}<h3>Splits</h3>{splits}"#,
-            "<h3>Tree of paths</h3>{size}<h3>Time</h3>{seconds}<p class=\"footnote\">{note}</p><h3>Settings</h3>",
+            "<h3>Tree of paths</h3>{size}<h3>Time{software}</h3>{seconds}<p class=\"footnote\">{note}</p>{work}<h3>Settings</h3>",
             r#"<details class="screen"><summary>The complete recipe</summary><pre>{recipe}</pre></details>"#,
             r#"<pre class="print">{recipe}</pre></section>"#
         ),
@@ -247,8 +250,29 @@ fn run_section(report: &Report) -> String {
         splits = tables::splits(report),
         size = tables::facts(size),
         seconds = tables::seconds(report),
+        software = if report.time_caveat.is_some() { " on a software adapter" } else { "" },
         note = escape(&report.timing_note),
+        work = device_work(report),
         recipe = recipe
+    )
+}
+
+/// Dispatches, readbacks and bytes; nothing where the processor did the work.
+fn device_work(report: &Report) -> String {
+    if report.device_work.is_empty() {
+        return String::new();
+    }
+    let parts = if report.device_work.len() > 1 {
+        format!(
+            " Parts: one batch of {}, each part recorded and submitted by itself; a run records all of a path up to an exit before it submits.",
+            plural(report.device_batch, "picture")
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        r#"<h3>What the device was asked to do</h3>{}<p class="footnote">Packed weights, which stay on the device, are not among the bytes.{parts}</p>"#,
+        tables::device_work(report)
     )
 }
 

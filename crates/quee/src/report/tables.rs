@@ -224,6 +224,28 @@ pub fn seconds(report: &Report) -> String {
     out + "</tbody></table></div>"
 }
 
+/// Dispatches, readbacks and bytes, part by part.
+pub fn device_work(report: &Report) -> String {
+    let mut out = String::from(
+        r#"<div class="scroll"><table><thead><tr><th class="words">Part</th><th class="words">Width</th><th>Dispatches</th><th>Submits</th><th>Readbacks</th><th>KiB up</th><th>KiB down</th></tr></thead><tbody>"#,
+    );
+    let whole = |number: u64| count(usize::try_from(number).unwrap_or(usize::MAX));
+    for row in &report.device_work {
+        let _ = write!(
+            out,
+            r#"<tr><td class="words">{}</td><td class="words">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"#,
+            escape(&row.part),
+            escape(&row.widths),
+            whole(row.dispatches),
+            whole(row.submits),
+            whole(row.readbacks),
+            whole(row.bytes_up.div_ceil(1024)),
+            whole(row.bytes_down.div_ceil(1024)),
+        );
+    }
+    out + "</tbody></table></div>"
+}
+
 /// Pictures of each split.
 pub fn splits(report: &Report) -> String {
     facts(report.splits.iter().map(|(name, pictures)| (name.as_str(), format!("{} pictures", count(*pictures)))))

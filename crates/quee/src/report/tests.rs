@@ -1,7 +1,7 @@
 //! Tests of the whole page.
 
 use super::fixture;
-use super::model::{CurvePoint, Report};
+use super::model::{CurvePoint, DeviceRow, Report};
 use super::{accuracy_cost_svg, render};
 
 #[test]
@@ -28,6 +28,28 @@ fn the_page_shows_every_method_and_warns() {
     report.subset = Some("subset: 8,000 of 50,000 train and 2,000 of 10,000 test pictures".into());
     let said = render(&report).matches("(development subset: 8,000 of 50,000 train").count();
     assert!(said >= 6, "the first paragraph and every caption say so, {said} do");
+}
+
+#[test]
+fn a_device_is_shown_with_what_it_did_and_what_its_times_are() {
+    let mut report = fixture::report();
+    let page = render(&report);
+    assert!(!page.contains("What the device was asked to do") && !page.contains("Time on a software adapter"));
+    report.device_work = vec![DeviceRow {
+        part: "segment 1".into(),
+        widths: "w2a2, w4a4".into(),
+        dispatches: 1234,
+        submits: 1,
+        readbacks: 0,
+        bytes_up: 2048,
+        bytes_down: 1,
+    }];
+    report.time_caveat = Some("times of a software adapter (x), not of a GPU".into());
+    let page = render(&report);
+    for text in ["What the device was asked to do", "w2a2, w4a4", "1,234", "Time on a software adapter"] {
+        assert!(page.contains(text), "{text}");
+    }
+    well_formed(&page);
 }
 
 #[test]

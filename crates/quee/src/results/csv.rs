@@ -5,12 +5,13 @@ use std::fmt::Write;
 use super::Study;
 
 /// One row per method, seed and setting of its curve. The oracle, which needs no choice on *cal*, has no *cal* figures
-/// and no interval. The column of absolute costs is called by its unit.
+/// and no interval. The column of absolute costs is called by its unit; that of times says so where they are no GPU's.
 pub fn curve(study: &Study) -> String {
     let mut text = format!(
         "method,seed,setting,cal_accuracy,cal_relative_cost,accuracy,accuracy_low,accuracy_high,{},relative_cost,\
-         ms_per_image,mean_exit,mean_weight_bits\n",
-        study.counted.model().column()
+         {},mean_exit,mean_weight_bits\n",
+        study.counted.model().column(),
+        if study.time_caveat.is_some() { "ms_per_image_on_software_adapter" } else { "ms_per_image" }
     );
     let total = study.counted.float_total();
     for method in &study.summary.methods {

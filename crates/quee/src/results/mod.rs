@@ -1,6 +1,7 @@
 //! What a run leaves behind. Every file is described in `docs/results.md`.
 
 mod csv;
+mod device;
 mod page;
 mod summary;
 mod tensors;
@@ -12,6 +13,8 @@ use quee_backbone::QuantPlan;
 use quee_policy::summary::Summary;
 use quee_policy::tree::PathTree;
 use serde::Serialize;
+
+pub use device::DeviceWork;
 
 use crate::artefact;
 use crate::environment::Environment;
@@ -43,6 +46,12 @@ pub struct Study {
     pub summary: Summary,
     /// Program and machine.
     pub environment: Environment,
+    /// Pictures of the batch that was timed, where times were measured.
+    pub timed_batch: Option<usize>,
+    /// What a device apart from the processor was asked to do.
+    pub device_work: Option<DeviceWork>,
+    /// What must stand beside every time, where the device only plays a GPU.
+    pub time_caveat: Option<String>,
     /// Seconds of each stage so far.
     pub seconds: Vec<(String, f64)>,
 }

@@ -6,7 +6,9 @@ use quee_policy::study::MethodKind;
 use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary};
 use quee_policy::tree::ROOT;
 
+use super::device::DeviceWork;
 use super::{Study, summary};
+use crate::recipe::Backend;
 use crate::report::model::{
     CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict,
 };
@@ -62,6 +64,9 @@ pub fn page(study: &Study) -> Report {
         recipe_toml: toml::to_string(recipe).unwrap_or_default(),
         seconds_by_stage: study.seconds.clone(),
         timing_note: timing_note(study),
+        time_caveat: study.time_caveat.clone(),
+        device_work: study.device_work.as_ref().map_or_else(Vec::new, DeviceWork::rows),
+        device_batch: study.device_work.as_ref().map_or(0, |work| work.batch),
     }
 }
 
@@ -226,13 +231,20 @@ fn gates(study: &Study) -> Vec<GateReport> {
 }
 
 fn environment(study: &Study) -> Vec<(String, String)> {
-    let env = &study.environment;
+    let (recipe, env) = (&study.recipe, &study.environment);
+    let asked = match recipe.backend {
+        Backend::Auto => format!("{}: {}, {}", env.backend_asked, env.backend, env.backend_reason),
+        _ => env.backend_asked.clone(),
+    };
     let fact = |name: &str, value: String| (name.to_owned(), value);
     vec![
         fact("program", format!("quee {} ({})", env.version, env.commit)),
         fact("backend", env.backend.clone()),
+        fact("asked for", asked),
         fact("adapter", env.adapter.clone()),
         fact("device type", env.device_type.clone()),
+        fact("driver", env.driver.clone()),
+        fact("processor", env.processor.clone()),
         fact("CPU features", env.cpu_features.join(", ")),
         fact("threads", env.threads.to_string()),
         fact("training", env.training_device.clone()),
@@ -242,13 +254,14 @@ fn environment(study: &Study) -> Vec<(String, String)> {
 }
 
 fn timing_note(study: &Study) -> String {
-    if study.recipe.timing.measure {
-        format!(
+    let caveat = study.time_caveat.as_ref().map_or(String::new(), |caveat| format!(" All are {caveat}."));
+    let note = match study.timed_batch {
+        Some(batch) => format!(
             "Milliseconds per picture are the sum of the measured times of the segments, exits and gates that a picture passes: each part \
-             was timed alone, on one thread, in batches of {} (median of five), so the cost of regrouping pictures is not in them.",
-            study.recipe.paths.batch.min(study.prepared.splits.fit.len())
-        )
-    } else {
-        "Times were not measured (timing.measure = false).".to_owned()
-    }
+             was timed alone, one batch of {batch} at a time (median of five), so the cost of regrouping pictures is not in them. The processor runs a \
+             batch on one thread."
+        ),
+        None => "Times of parts were not measured (timing.measure = false).".to_owned(),
+    };
+    note + &caveat
 }

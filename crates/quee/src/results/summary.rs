@@ -7,6 +7,7 @@ use quee_policy::summary::{AtDrop, Difference};
 use serde::Serialize;
 
 use super::Study;
+use super::device::{DeviceWork, DeviceWorkFile};
 use crate::recipe::{CostModel, Recipe};
 use crate::report::model::PredictorSummary;
 use crate::report::text::count;
@@ -30,6 +31,7 @@ pub struct SummaryFile {
     backbone_seen: String,
     backend: String,
     adapter: String,
+    device_type: String,
     seeds: Vec<u64>,
     paths: usize,
     segment_runs_per_sample: usize,
@@ -50,6 +52,12 @@ pub struct SummaryFile {
     differences: Vec<DifferenceFile>,
     predictor: PredictorSummary,
     risk: Vec<String>,
+    /// What a device apart from the processor was asked to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_work: Option<DeviceWorkFile>,
+    /// What the seconds below must not be taken for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_caveat: Option<String>,
     seconds_by_stage: Vec<(String, f64)>,
 }
 
@@ -106,6 +114,7 @@ pub fn summary(study: &Study) -> SummaryFile {
         backbone_seen: prepared.seen.sentence().to_owned(),
         backend: study.environment.backend.clone(),
         adapter: study.environment.adapter.clone(),
+        device_type: study.environment.device_type.clone(),
         seeds: study.recipe.seeds.clone(),
         paths: study.tree.paths().len(),
         segment_runs_per_sample: study.tree.paths().len(),
@@ -126,6 +135,8 @@ pub fn summary(study: &Study) -> SummaryFile {
         differences: differences(study).iter().map(difference_file).collect(),
         predictor: predictor(study),
         risk: risk(study),
+        device_work: study.device_work.as_ref().map(DeviceWork::file),
+        time_caveat: study.time_caveat.clone(),
         seconds_by_stage: study.seconds.clone(),
     }
 }

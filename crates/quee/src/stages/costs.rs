@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use quee_backbone::cost::{BackboneCost, PartCost};
-use quee_backbone::cost_dynn;
+use quee_backbone::{ExecError, Executor, cost_dynn};
+use quee_gpu::Counts;
 use quee_policy::cost::{BitTable, CostTable};
 use quee_policy::table::RunTime;
 use quee_quant::Width;
@@ -120,6 +121,21 @@ pub struct Timings {
     segments: BTreeMap<Width, Vec<f64>>,
     /// Final normalisation and pooling in front of an exit.
     features: f64,
+    /// Pictures of the batch.
+    pub batch: usize,
+    /// What one batch asks of a device apart, part by part; empty on the processor.
+    pub work: Vec<PartWork>,
+}
+
+/// What one batch of pictures asks of a device in one part of the network, recorded and submitted by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartWork {
+    /// `stem`, `segment 1` …, `exit`.
+    pub part: String,
+    /// Its width.
+    pub width: Width,
+    /// The work.
+    pub counts: Counts,
 }
 
 /// Each part is timed this often; the median counts.
@@ -138,24 +154,30 @@ impl Timings {
         widths: &[Width],
         cancel: &Cancel,
     ) -> Result<Self> {
-        let mut executor = engine.executor();
-        let mut timings = Self::default();
+        let mut clock = Clock { engine, executor: engine.executor()?, work: Vec::new() };
+        let mut timings = Self { batch: count, ..Self::default() };
         let per_picture = |seconds: f64| seconds * 1e3 / count as f64;
         for &width in widths {
             cancel.check()?;
             let stem = if width.is_float() { Width::FLOAT } else { program.stem };
-            let (mut tokens, seconds) = median(|| program.stem(executor.as_mut(), images, stem))?;
+            let (mut tokens, seconds) =
+                clock.median("stem".into(), stem, |executor| program.stem(executor, images, stem))?;
             timings.stem.insert(stem, per_picture(seconds));
             let mut of_width = Vec::new();
             for index in 0..program.segments.len() {
-                let (next, seconds) = median(|| program.segment(executor.as_mut(), index, width, &tokens))?;
+                let part = format!("segment {}", index + 1);
+                let (next, seconds) =
+                    clock.median(part, width, |executor| program.segment(executor, index, width, &tokens))?;
                 tokens = next;
                 of_width.push(per_picture(seconds));
             }
             timings.segments.insert(width, of_width);
-            let (_, seconds) = median(|| program.features(executor.as_mut(), &tokens))?;
+            let last = program.segments.len() - 1;
+            let (_, seconds) =
+                clock.median("exit".into(), Width::FLOAT, |executor| program.features(executor, last, &tokens))?;
             timings.features = per_picture(seconds);
         }
+        timings.work = clock.work;
         Ok(timings)
     }
 
@@ -185,17 +207,41 @@ impl Timings {
     }
 }
 
-/// Runs `work` once to warm up, then [`REPEATS`] times; its last result and the median seconds.
-fn median<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<(T, f64), E> {
-    let mut result = work()?;
-    let mut seconds = Vec::with_capacity(REPEATS);
-    for _ in 0..REPEATS {
-        let start = Instant::now();
-        result = work()?;
-        seconds.push(start.elapsed().as_secs_f64());
+/// Times one executor.
+struct Clock<'a> {
+    engine: &'a dyn Engine,
+    executor: Box<dyn Executor>,
+    work: Vec<PartWork>,
+}
+
+impl Clock<'_> {
+    /// Runs `work` once to warm up, then [`REPEATS`] times; its last result and the median seconds. What a device was asked to do is counted
+    /// in the last run, once for each part and width.
+    fn median<T>(
+        &mut self,
+        part: String,
+        width: Width,
+        mut work: impl FnMut(&mut dyn Executor) -> Result<T, ExecError>,
+    ) -> Result<(T, f64)> {
+        let executor = self.executor.as_mut();
+        let mut result = work(executor)?;
+        executor.wait()?;
+        let mut seconds = Vec::with_capacity(REPEATS);
+        let mut before = self.engine.counts();
+        for _ in 0..REPEATS {
+            before = self.engine.counts();
+            let start = Instant::now();
+            result = work(executor)?;
+            executor.wait()?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        let known = self.work.iter().any(|known| known.part == part && known.width == width);
+        if let (Some(before), Some(after), false) = (before, self.engine.counts(), known) {
+            self.work.push(PartWork { part, width, counts: after - before });
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok((result, seconds[REPEATS / 2]))
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok((result, seconds[REPEATS / 2]))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! - [`prepare`]: data, splits, backbone
 //! - [`seen`]: which pictures the backbone has seen
 //! - [`source`]: pictures batch by batch
+//! - [`attempts`]: batches on a device that may be lost or too small
 //! - [`walk`]: the backbone along paths
 //! - [`backbone_runs`]: all runs that a study needs, independent of seeds
 //! - [`costs`]: counted operations and measured time
@@ -12,6 +13,9 @@
 //! - [`study`]: policies and baselines of one seed
 
 pub mod answers;
+pub mod attempts;
+#[cfg(test)]
+mod attempts_tests;
 pub mod backbone_runs;
 pub mod costs;
 pub mod exits;

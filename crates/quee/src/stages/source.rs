@@ -57,11 +57,11 @@ impl Pictures for Part<'_> {
     }
 }
 
-/// Calls `work(number, pictures)` for every batch of `size` pictures, in parallel on rayon's threads; results in the order
-/// of the batches. Batches are the same whatever the number of threads.
+/// Calls `work(number, pictures)` for every batch of `size` pictures; results in the order of the batches. `at_a_time` batches are worked on
+/// side by side, by threads of their own; without a number, one by each of rayon's threads. Batches are the same either way.
 ///
-/// Costly pictures are prepared by as many threads as compute, which run ahead by as many batches: three batches per thread
-/// exist at most, one being prepared, one waiting, one in work.
+/// Costly pictures are prepared by as many threads as rayon has, others by the threads that work or by one more. They run ahead by as many
+/// batches as are worked on: with `p` threads that prepare and `w` that work, at most `p + 2w` batches exist.
 ///
 /// # Errors
 /// The first, in the order of batches, of those that occurred before everything stopped: what `pictures` or `work` reports,
@@ -69,13 +69,15 @@ impl Pictures for Part<'_> {
 pub fn over_batches<T: Send>(
     pictures: &dyn Pictures,
     size: usize,
+    at_a_time: Option<usize>,
     cancel: &Cancel,
     work: impl Fn(usize, &[f32]) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let count = pictures.len().div_ceil(size);
     let range = |index: usize| index * size..((index + 1) * size).min(pictures.len());
-    if pictures.is_costly() {
-        return ahead(count, &|index| pictures.batch(range(index)), cancel, &work);
+    if at_a_time.is_some() || pictures.is_costly() {
+        let preparing = if pictures.is_costly() { rayon::current_num_threads() } else { 1 };
+        return ahead(count, preparing, at_a_time, &|index| pictures.batch(range(index)), cancel, &work);
     }
     let batch = |index: usize| {
         cancel.check()?;
@@ -86,15 +88,16 @@ pub fn over_batches<T: Send>(
 
 fn ahead<T: Send>(
     count: usize,
+    preparing: usize,
+    at_a_time: Option<usize>,
     prepare: &(dyn Fn(usize) -> Result<Vec<f32>, DataError> + Sync),
     cancel: &Cancel,
     work: &(impl Fn(usize, &[f32]) -> Result<T> + Sync),
 ) -> Result<Vec<T>> {
-    let threads = rayon::current_num_threads();
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut done = std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(threads);
-        for _ in 0..threads.min(count) {
+        let (sender, receiver) = sync_channel(at_a_time.unwrap_or_else(rayon::current_num_threads));
+        for _ in 0..preparing.min(count) {
             let (sender, next, stop) = (sender.clone(), &next, &stop);
             scope.spawn(move || {
                 loop {
@@ -132,7 +135,11 @@ fn ahead<T: Send>(
             }
             done
         };
-        rayon::broadcast(|_| worker()).into_iter().flatten().collect::<Vec<_>>()
+        let lists = match at_a_time {
+            None => rayon::broadcast(|_| worker()),
+            Some(workers) => side_by_side(workers, &worker),
+        };
+        lists.into_iter().flatten().collect::<Vec<_>>()
     });
     done.sort_unstable_by_key(|(index, _)| *index);
     let complete = done.len() == count;
@@ -141,6 +148,17 @@ fn ahead<T: Send>(
         cancel.check()?;
     }
     Ok(results)
+}
+
+/// Runs `worker` on so many threads; a panic is passed on.
+fn side_by_side<T: Send>(workers: usize, worker: &(impl Fn() -> T + Sync)) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<T>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
 }
 
 #[cfg(test)]
@@ -196,7 +214,7 @@ mod tests {
             for costly in [false, true] {
                 let numbers = Numbers::new(103, &[], costly);
                 let sums = with_threads(threads, || {
-                    over_batches(&numbers, 10, &Cancel::default(), |index, batch| Ok((index, batch.to_vec())))
+                    over_batches(&numbers, 10, None, &Cancel::default(), |index, batch| Ok((index, batch.to_vec())))
                 });
                 let sums = sums.unwrap();
                 assert_eq!(sums.len(), 11);
@@ -207,7 +225,7 @@ mod tests {
             }
         }
         let none = Numbers::new(0, &[], true);
-        assert!(over_batches(&none, 10, &Cancel::default(), |_, _| Ok(())).unwrap().is_empty());
+        assert!(over_batches(&none, 10, None, &Cancel::default(), |_, _| Ok(())).unwrap().is_empty());
     }
 
     #[test]
@@ -215,7 +233,7 @@ mod tests {
         for threads in [1, 3] {
             let numbers = Numbers::new(300, &[], true);
             with_threads(threads, || {
-                over_batches(&numbers, 1, &Cancel::default(), |_, _| {
+                over_batches(&numbers, 1, None, &Cancel::default(), |_, _| {
                     std::thread::yield_now();
                     numbers.alive.fetch_sub(1, Ordering::SeqCst);
                     Ok(())
@@ -228,35 +246,60 @@ mod tests {
     }
 
     #[test]
+    fn so_many_batches_are_worked_on_at_a_time_whatever_the_threads() {
+        for (threads, costly) in [(1, false), (1, true), (5, false), (5, true)] {
+            let numbers = Numbers::new(100, &[], costly);
+            let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let meeting = std::sync::Barrier::new(2);
+            let sums = with_threads(threads, || {
+                over_batches(&numbers, 1, Some(2), &Cancel::default(), |index, batch| {
+                    most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // Two must be here at once to go on.
+                    meeting.wait();
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    numbers.alive.fetch_sub(1, Ordering::SeqCst);
+                    Ok((index, batch[0]))
+                })
+            });
+            assert_eq!(sums.unwrap(), (0..100).map(|i| (i, i as f32)).collect::<Vec<_>>());
+            assert_eq!(most.load(Ordering::SeqCst), 2);
+            let preparing = if costly { threads } else { 1 };
+            assert!(numbers.most.load(Ordering::SeqCst) <= preparing + 4);
+        }
+    }
+
+    #[test]
     fn a_file_in_the_middle_that_cannot_be_decoded_is_the_error() {
         for threads in [1, 2, 4] {
             for costly in [false, true] {
-                let numbers = Numbers::new(1000, &[523], costly);
-                let result = with_threads(threads, || over_batches(&numbers, 10, &Cancel::default(), |_, _| Ok(())));
-                assert!(result.unwrap_err().to_string().contains("523.jpg"));
+                for at_a_time in [None, Some(2)] {
+                    let numbers = Numbers::new(1000, &[523], costly);
+                    let result = with_threads(threads, || {
+                        over_batches(&numbers, 10, at_a_time, &Cancel::default(), |_, _| Ok(()))
+                    });
+                    assert!(result.unwrap_err().to_string().contains("523.jpg"));
+                }
             }
         }
         // All at once, and nobody hangs.
         let numbers = Numbers::new(1000, &(0..1000).collect::<Vec<_>>(), true);
-        assert!(with_threads(4, || over_batches(&numbers, 10, &Cancel::default(), |_, _| Ok(()))).is_err());
+        assert!(with_threads(4, || over_batches(&numbers, 10, None, &Cancel::default(), |_, _| Ok(()))).is_err());
     }
 
     #[test]
     fn an_error_of_the_compute_or_a_wish_to_stop_ends_everything() {
         for threads in [1, 4] {
             let numbers = Numbers::new(1000, &[], true);
-            let result = with_threads(threads, || {
-                over_batches(
-                    &numbers,
-                    1,
-                    &Cancel::default(),
-                    |index, _| if index == 7 { bail!("seven") } else { Ok(()) },
-                )
-            });
+            let result =
+                with_threads(threads, || {
+                    over_batches(&numbers, 1, None, &Cancel::default(), |index, _| {
+                        if index == 7 { bail!("seven") } else { Ok(()) }
+                    })
+                });
             assert_eq!(result.unwrap_err().to_string(), "seven");
             let cancel = Cancel::default();
             let result = with_threads(threads, || {
-                over_batches(&numbers, 1, &cancel, |index, _| {
+                over_batches(&numbers, 1, None, &cancel, |index, _| {
                     if index == 20 {
                         cancel.request();
                     }
@@ -269,10 +312,20 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a defect")]
+    fn a_panic_of_a_thread_of_its_own_is_passed_on() {
+        let numbers = Numbers::new(1000, &[], false);
+        let _ = over_batches(&numbers, 1, Some(2), &Cancel::default(), |index, _| -> Result<()> {
+            assert!(index != 3, "a defect");
+            Ok(())
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a defect")]
     fn a_panic_of_the_compute_is_passed_on() {
         let numbers = Numbers::new(1000, &[], true);
         let _ = with_threads(2, || {
-            over_batches(&numbers, 1, &Cancel::default(), |index, _| -> Result<()> {
+            over_batches(&numbers, 1, None, &Cancel::default(), |index, _| -> Result<()> {
                 assert!(index != 3, "a defect");
                 Ok(())
             })

@@ -10,6 +10,7 @@ use quee_quant::Width;
 use crate::backend::Engine;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
+use crate::stages::attempts::{Room, append};
 use crate::stages::source::{Pictures, over_batches};
 
 /// A backbone cut into segments.
@@ -32,6 +33,15 @@ pub struct Drive<'a> {
     pub cancel: &'a Cancel,
     /// Advanced by the pictures done.
     pub progress: &'a Stage,
+    /// What the memory of the device holds.
+    pub room: Room,
+}
+
+impl<'a> Drive<'a> {
+    /// Nothing is known yet about the memory of the device.
+    pub fn new(engine: &'a dyn Engine, batch: usize, cancel: &'a Cancel, progress: &'a Stage) -> Self {
+        Self { engine, batch, cancel, progress, room: Room::default() }
+    }
 }
 
 impl Program<'_> {
@@ -66,14 +76,18 @@ impl Program<'_> {
         Ok(tokens)
     }
 
-    /// What the exit behind a segment sees, in float: `[batch, feature_dim]`.
+    /// What the exit behind segment `index` (from 0) sees, in float: `[batch, feature_dim]`.
     ///
     /// # Errors
-    /// What the executor reports.
-    pub fn features(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Vec<f32>, ExecError> {
+    /// What the executor reports, or NaN or infinity: integer operations find them on their own, floats carry them here.
+    pub fn features(&self, executor: &mut dyn Executor, index: usize, tokens: &Value) -> Result<Vec<f32>, ExecError> {
         executor.set_width(Width::FLOAT)?;
         let features = self.backbone.features(executor, tokens)?;
-        executor.read(&features)
+        let features = executor.read(&features)?;
+        if features.iter().any(|x| !x.is_finite()) {
+            return Err(ExecError::NotFinite { site: format!("exit {0} behind segment {0}", index + 1) });
+        }
+        Ok(features)
     }
 
     /// Width of the stem on a path: float where everything is float.
@@ -95,7 +109,7 @@ impl Program<'_> {
         let mut features = Vec::with_capacity(path.len());
         for (index, &width) in path.iter().enumerate() {
             tokens = self.segment(executor, index, width, &tokens)?;
-            features.push(self.features(executor, &tokens)?);
+            features.push(self.features(executor, index, &tokens)?);
         }
         Ok(features)
     }
@@ -130,7 +144,7 @@ impl Program<'_> {
         for child in children {
             let width = widths[tree.node(child).width.expect("only the root has no width")];
             let next = self.segment(executor, depth, width, tokens)?;
-            visit(child, self.features(executor, &next)?);
+            visit(child, self.features(executor, depth, &next)?);
             self.descend(executor, &next, tree, widths, child, visit)?;
         }
         Ok(())
@@ -147,11 +161,13 @@ impl Program<'_> {
         tree: &PathTree,
         widths: &[Width],
     ) -> anyhow::Result<Vec<Vec<f32>>> {
-        let batches = self.over_batches(drive, images, |executor, batch, _| {
-            let mut nodes = vec![Vec::new(); tree.node_count()];
-            self.run_tree(executor, batch, tree, widths, &mut |node, features| nodes[node] = features)?;
-            drive.progress.advance(self.count(batch));
-            Ok(nodes)
+        let batches = self.over_batches(drive, images, |_, batch| {
+            let run = |executor: &mut dyn Executor, pictures: &[f32]| {
+                let mut nodes = vec![Vec::new(); tree.node_count()];
+                self.run_tree(executor, pictures, tree, widths, &mut |node, features| nodes[node] = features)?;
+                Ok(nodes)
+            };
+            Ok(drive.attempt(batch, self.picture(), &run)?)
         })?;
         Ok(concatenate(batches, tree.node_count()))
     }
@@ -178,12 +194,13 @@ impl Program<'_> {
         path_of: impl Fn(usize, usize) -> Vec<Width> + Sync,
         segments: usize,
     ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
-        let batches = self.over_batches(drive, images, |executor, batch, index| {
+        let batches = self.over_batches(drive, images, |index, batch| {
             let mut lists = Vec::with_capacity(runs * segments);
             for run in 0..runs {
                 drive.cancel.check()?;
-                lists.extend(self.run_path(executor, batch, &path_of(run, index))?);
-                drive.progress.advance(self.count(batch));
+                let path = path_of(run, index);
+                let work = |executor: &mut dyn Executor, pictures: &[f32]| self.run_path(executor, pictures, &path);
+                lists.extend(drive.attempt(batch, self.picture(), &work)?);
             }
             Ok(lists)
         })?;
@@ -191,21 +208,19 @@ impl Program<'_> {
         Ok((0..runs).map(|_| lists.by_ref().take(segments).collect()).collect())
     }
 
-    /// Pictures in a batch.
-    fn count(&self, batch: &[f32]) -> usize {
-        batch.len() / self.backbone.image_shape().iter().product::<usize>()
+    /// Numbers of a picture.
+    fn picture(&self) -> usize {
+        self.backbone.image_shape().iter().product()
     }
 
-    /// Runs `work` on every batch, batches in parallel, each with an executor of its own; results in order.
+    /// Runs `work` on every batch, several at a time; results in order.
     fn over_batches<T: Send>(
         &self,
         drive: &Drive,
         images: &dyn Pictures,
-        work: impl Fn(&mut dyn Executor, &[f32], usize) -> anyhow::Result<T> + Sync,
+        work: impl Fn(usize, &[f32]) -> anyhow::Result<T> + Sync,
     ) -> anyhow::Result<Vec<T>> {
-        over_batches(images, drive.batch, drive.cancel, |index, batch| {
-            work(drive.engine.executor().as_mut(), batch, index)
-        })
+        over_batches(images, drive.batch, drive.engine.batches_at_a_time(), drive.cancel, work)
     }
 }
 
@@ -213,9 +228,7 @@ impl Program<'_> {
 fn concatenate(batches: Vec<Vec<Vec<f32>>>, lists: usize) -> Vec<Vec<f32>> {
     let mut all = vec![Vec::new(); lists];
     for batch in batches {
-        for (list, part) in all.iter_mut().zip(batch) {
-            list.extend(part);
-        }
+        append(&mut all, batch);
     }
     all
 }
