@@ -3,11 +3,14 @@
 //! - [`list`]: the adapters of this machine; [`Gpu`]: an open one
 //! - [`GpuEngine`]: packed weights on a device; [`GpuExecutor`]: runs a backbone's program over them
 //! - [`kernels`]: what the build script made of the shaders
+//! - [`bench`]: how long single kernels take
 //!
 //! Operations are recorded and submitted together when a value is read, so everything between two readbacks is one command buffer. A sample's
 //! result does not depend on the samples beside it, bit for bit on one adapter.
 
 mod adapter;
+pub mod bench;
+mod clock;
 mod device;
 mod engine;
 mod error;

@@ -12,7 +12,7 @@ use quee_quant::Width;
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Backend, Recipe};
 use crate::training::{self, TrainingArgs};
-use crate::{data_command, finetune, inspect, ladder, predict, pretrain, run, weights_command};
+use crate::{bench_command, data_command, finetune, inspect, ladder, predict, pretrain, run, weights_command};
 
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
@@ -51,6 +51,9 @@ enum Command {
     /// List and fetch published weights
     #[command(subcommand)]
     Weights(weights_command::WeightsCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(bench_command::BenchCommand),
 }
 
 #[derive(Subcommand)]
@@ -201,6 +204,9 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Data(command) => print(&blocking(1, "fetching", move |cancel| data_command::run(&command, cancel))?),
         Command::Weights(command) => {
             print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
+        }
+        Command::Bench(command) => {
+            print(&blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel))?)
         }
     }
 }

@@ -9,11 +9,13 @@
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
+//! - [`bench_command`]: how fast kernels and networks are on a graphics adapter
 //! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;
 pub mod assets;
 pub mod backend;
+pub mod bench_command;
 pub mod cancel;
 pub mod cli;
 pub mod data_command;

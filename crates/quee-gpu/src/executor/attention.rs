@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy)]
-struct Sizes {
+pub(super) struct Sizes {
     samples: usize,
     tokens: usize,
     heads: usize,
@@ -22,7 +22,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(qkv: &Tensor, attention: &Attention) -> Result<Self, ExecError> {
+    pub(super) fn of(qkv: &Tensor, attention: &Attention) -> Result<Self, ExecError> {
         let (heads, dim) = (attention.heads, attention.head_dim);
         match *qkv.shape {
             [samples, tokens, f] if f == 3 * heads * dim => Ok(Self { samples, tokens, heads, dim }),
@@ -292,7 +292,7 @@ impl GpuExecutor {
     }
 
     /// Codes of the values as columns, and what belongs to each column.
-    fn quantize_values(
+    pub(super) fn quantize_values(
         &mut self,
         qkv: &Tensor,
         sizes: Sizes,

@@ -4,12 +4,14 @@
 //! - `linear`: linear layers, with what stands before and after them
 //! - `attention`: attention and its parts
 //! - `moves`: operations that change places only, and elementwise ones
+//! - `single`: parts of operations on their own, for measuring
 
 mod attention;
 mod linear;
 mod moves;
 mod performer;
-mod products;
+pub(crate) mod products;
+mod single;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::memory::Tensor;
 use crate::params::{Rule, Rules};
 use crate::recorder::{Counts, Recorder, Span};
 use linear::Afterwards;
+pub(crate) use single::RowsBefore;
 
 /// Most groups of samples with widths of their own.
 const GROUPS: usize = 8;

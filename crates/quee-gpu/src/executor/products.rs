@@ -3,7 +3,7 @@
 use quee_backbone::ExecError;
 
 use super::GpuExecutor;
-use crate::kernels;
+use crate::kernels::{self, Source};
 use crate::params::{Codes, Floats};
 use crate::recorder::Span;
 
@@ -21,8 +21,32 @@ impl After {
     }
 }
 
+/// A kernel for products, with how much of the result a workgroup computes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProductKernel {
+    pub source: &'static Source,
+    /// Override constants besides `AFTER`.
+    pub constants: &'static [(&'static str, f64)],
+    /// Rows and columns of a workgroup.
+    pub tile: [usize; 2],
+}
+
 /// Rows and columns that a workgroup of the direct kernels computes.
 const DIRECT: [usize; 2] = [8, 64];
+
+/// Kernels for products of codes. All give the same bits.
+pub(crate) const CODE_KERNELS: &[ProductKernel] =
+    &[ProductKernel { source: &kernels::MATMUL_CODES, constants: &[], tile: DIRECT }];
+
+/// Kernels for products of floats. All sum in the same order.
+pub(crate) const FLOAT_KERNELS: &[ProductKernel] =
+    &[ProductKernel { source: &kernels::MATMUL_FLOAT, constants: &[], tile: DIRECT }];
+
+impl ProductKernel {
+    fn with(&self, after: After) -> Vec<(&'static str, f64)> {
+        std::iter::once(after.constant()).chain(self.constants.iter().copied()).collect()
+    }
+}
 
 /// Operands of a product of codes.
 pub(crate) struct CodeOperands {
@@ -61,6 +85,17 @@ impl GpuExecutor {
         operands: CodeOperands,
         after: After,
     ) -> Result<(), ExecError> {
+        self.product_codes_by(&CODE_KERNELS[0], params, operands, after)
+    }
+
+    /// Products of codes by a kernel of the caller's choice.
+    pub(crate) fn product_codes_by(
+        &mut self,
+        kernel: &ProductKernel,
+        params: Codes,
+        operands: CodeOperands,
+        after: After,
+    ) -> Result<(), ExecError> {
         let CodeOperands { a, a_infos, b, b_infos, residual, out } = operands;
         let params = Codes {
             a_at: params.a_at + a.at4(),
@@ -71,14 +106,25 @@ impl GpuExecutor {
             out_at: params.out_at + out.at(),
             ..params
         };
-        let size = grid(&DIRECT, params.m, params.n, params.batch);
+        let size = grid(&kernel.tile, params.m, params.n, params.batch);
         let operands = [a, a_infos, b, b_infos, residual, out];
-        self.recorder_mut().dispatch(&kernels::MATMUL_CODES, &[after.constant()], &params, &operands, size)
+        self.recorder_mut().dispatch(kernel.source, &kernel.with(after), &params, &operands, size)
     }
 
     /// `params.batch` products of floats.
     pub(super) fn product_floats(
         &mut self,
+        params: Floats,
+        operands: FloatOperands,
+        after: After,
+    ) -> Result<(), ExecError> {
+        self.product_floats_by(&FLOAT_KERNELS[0], params, operands, after)
+    }
+
+    /// Products of floats by a kernel of the caller's choice.
+    pub(crate) fn product_floats_by(
+        &mut self,
+        kernel: &ProductKernel,
         params: Floats,
         operands: FloatOperands,
         after: After,
@@ -92,14 +138,9 @@ impl GpuExecutor {
             out_at: params.out_at + out.at(),
             ..params
         };
-        let size = grid(&DIRECT, params.m, params.n, params.batch);
-        self.recorder_mut().dispatch(
-            &kernels::MATMUL_FLOAT,
-            &[after.constant()],
-            &params,
-            &[a, b, bias, residual, out],
-            size,
-        )
+        let size = grid(&kernel.tile, params.m, params.n, params.batch);
+        let operands = [a, b, bias, residual, out];
+        self.recorder_mut().dispatch(kernel.source, &kernel.with(after), &params, &operands, size)
     }
 }
 
