@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let a5 = base + min(i + 5u, last) * p.chunks;
     let a6 = base + min(i + 6u, last) * p.chunks;
     let a7 = base + min(i + 7u, last) * p.chunks;
-    let column = p.b_at + batch * p.b_matrix + min(j, p.width - 4u);
+    let column = p.b_at + batch * p.b_matrix + min(j, (p.n - 1u) / 4u * 4u);
     var t0 = vec4(0); var t1 = vec4(0); var t2 = vec4(0); var t3 = vec4(0);
     var t4 = vec4(0); var t5 = vec4(0); var t6 = vec4(0); var t7 = vec4(0);
     for (var first = 0u; first < p.chunks; first += EXACT) {

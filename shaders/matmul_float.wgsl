@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let a5 = base + min(i + 5u, last) * p.a_row;
     let a6 = base + min(i + 6u, last) * p.a_row;
     let a7 = base + min(i + 7u, last) * p.a_row;
-    let column = p.b_at + batch * p.b_matrix + min(j, p.width - 4u);
+    let column = p.b_at + batch * p.b_matrix + min(j, (p.n - 1u) / 4u * 4u);
     var s0 = vec4(0.0); var s1 = vec4(0.0); var s2 = vec4(0.0); var s3 = vec4(0.0);
     var s4 = vec4(0.0); var s5 = vec4(0.0); var s6 = vec4(0.0); var s7 = vec4(0.0);
     for (var k = 0u; k < p.k; k += 4u) {

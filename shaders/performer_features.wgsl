@@ -1,30 +1,8 @@
-// Random features of keys and queries: e^(w x - |x|^2 / 2) / sqrt(m), where the products w x are there already.
+// Random features of keys and queries; one invocation for each row.
 //
-// x         f32: the vectors, row r at row_start(r), d values
-// products  f32, m values of row r at products_at + r * m; replaced by the features
+// Shapes and layouts: shared/features.wgsl. Oracle: tests/kernels/performer.rs
 //
-// One invocation per row. Oracle: tests/kernels/performer.rs
-//
-// uses: math.wgsl rows.wgsl
-
-struct Params {
-    rows: u32,
-    d: u32,
-    tokens: u32,
-    heads: u32,
-    x_at: u32,
-    x_sample: u32,
-    x_head: u32,
-    x_token: u32,
-    m: u32,
-    products_at: u32,
-    unused0: u32,
-    unused1: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> products: array<f32>;
+// uses: math.wgsl rows.wgsl features.wgsl
 
 fn squares(at: u32, count: u32) -> vec4<f32> {
     var v = vec4(0.0);
@@ -49,10 +27,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         s.c += squares(start + i + 8u, max(left, 8u) - 8u);
         s.d += squares(start + i + 12u, max(left, 12u) - 12u);
     }
-    let half = 0.5 * total(s);
-    let inverse = 1.0 / sqrt(f32(p.m));
+    let square = total(s);
     for (var j = 0u; j < p.m; j++) {
         let at = p.products_at + r * p.m + j;
-        products[at] = exp_any(products[at] - half) * inverse;
+        products[at] = feature(products[at], square);
     }
 }

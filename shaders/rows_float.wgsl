@@ -1,37 +1,10 @@
-// Layer normalisation or softmax of rows, in floats.
+// Layer normalisation or softmax of rows, in floats; one invocation for each row.
 //
-// x       f32, rows of d values one after the other
-// gain    f32 [d], offset f32 [d]: of the normalisation
-// y       f32, as x
+// Shapes and layouts: shared/float_rows.wgsl. Oracle: tests/kernels/rows_float.rs
 //
-// One invocation per row. Oracle: tests/kernels/rows_float.rs
-//
-// uses: math.wgsl rows.wgsl norm.wgsl
+// uses: math.wgsl rows.wgsl norm.wgsl norm_narrow.wgsl float_rows.wgsl
 // variant: norm BEFORE=1
 // variant: softmax BEFORE=2
-
-override BEFORE: u32 = 1u;
-
-struct Params {
-    rows: u32,
-    d: u32,
-    tokens: u32,
-    heads: u32,
-    x_at: u32,
-    x_sample: u32,
-    x_head: u32,
-    x_token: u32,
-    gain_at: u32,
-    offset_at: u32,
-    eps: f32,
-    y_at: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> gain: array<f32>;
-@group(0) @binding(3) var<storage, read> offset: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

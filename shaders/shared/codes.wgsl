@@ -4,7 +4,8 @@
 //
 // a         rows of A: chunk c of row i of product b at a_at + b * a_matrix + i * chunks + c
 // a_infos   of a row: scale (f32), zero point (i32), sum of its codes (i32); row i of product b at a_info_at + b * m + i
-// b         columns of B: chunk c of column j of product b at b_at + b * b_matrix + c * width + j; width is n rounded up to 4
+// b         columns of B: chunk c of column j of product b at b_at + b * b_matrix + c * width + j; width is a multiple of 4, and
+//           columns beyond n up to the next multiple of 4 are there
 // b_infos   of a column: scale (f32), zero point (i32), sum of its codes (i32), bias (f32); column j of product b at
 //           b_info_at + b * b_info_matrix + j
 // out       f32: row i and column j of product b at out_at + b / heads * out_sample + b % heads * out_head + i * out_row + j
@@ -51,8 +52,21 @@ override RAW: u32 = 0u;
 @group(0) @binding(5) var<storage, read> residual: array<f32>;
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 
+fn row_info(batch: u32, i: u32) -> vec4<u32> {
+    return a_infos[p.a_info_at + batch * p.a_info_matrix + min(i, p.m - 1u)];
+}
+
+fn column_info(batch: u32, j: u32) -> vec4<u32> {
+    return b_infos[p.b_info_at + batch * p.b_info_matrix + min(j, p.n - 1u)];
+}
+
 // Stores the sum of row i and column j of product `batch`, where there is one.
 fn store(batch: u32, i: u32, j: u32, sum: i32) {
+    store_sum(batch, i, j, sum, row_info(batch, i), column_info(batch, j));
+}
+
+// The same, with what belongs to row and column.
+fn store_sum(batch: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<u32>) {
     if i >= p.m || j >= p.n {
         return;
     }
@@ -61,8 +75,6 @@ fn store(batch: u32, i: u32, j: u32, sum: i32) {
         out[p.out_at + at] = bitcast<f32>(sum);
         return;
     }
-    let row = a_infos[p.a_info_at + batch * p.a_info_matrix + i];
-    let column = b_infos[p.b_info_at + batch * p.b_info_matrix + j];
     let row_zero = bitcast<i32>(row.y);
     let column_zero = bitcast<i32>(column.y);
     let product = sum - row_zero * bitcast<i32>(column.z) - column_zero * bitcast<i32>(row.z) + i32(p.k) * row_zero * column_zero;

@@ -2,7 +2,7 @@
 //
 // a         f32, rows of A: value k of row i of product b at a_at + b / heads * a_sample + b % heads * a_head + i * a_row + k
 // b         f32, columns of B: values 4 c to 4 c + 3 of column j of product b at b_at + b * b_matrix + c * width + j, 0 beyond K;
-//           width is n rounded up to 4
+//           width is a multiple of 4, and columns beyond n up to the next multiple of 4 are there
 // bias      f32 [n]
 // out       f32: row i and column j of product b at out_at + b / heads * out_sample + b % heads * out_head + i * out_row + j
 // residual  f32, as out

@@ -1,5 +1,5 @@
-// Layer normalisation and softmax of a row; what they need of the row is found first, in `prepare`, and each value computed when it
-// is asked for. BEFORE says what happens to a row: 0 nothing, 1 layer normalisation, 2 softmax.
+// Layer normalisation and softmax of a row. What they need of the row is found first, by `prepare` of norm_narrow.wgsl or norm_wide.wgsl,
+// and each value computed when it is asked for. BEFORE says what happens to a row: 0 nothing, 1 layer normalisation, 2 softmax.
 
 const PLAIN = 0u;
 const NORM = 1u;
@@ -7,68 +7,21 @@ const SOFTMAX = 2u;
 
 struct Row { start: u32, shift: f32, factor: f32 }
 
-fn four(row: Row, i: u32) -> vec4<f32> {
-    let at = row.start + i;
-    return vec4(x[at], x[at + 1u], x[at + 2u], x[at + 3u]);
-}
+// What a sum runs over.
+const VALUES = 0u;
+const SQUARES = 1u;
+const POWERS = 2u;
 
-// What a sum runs over: the values, their squared distances from `shift`, or e^(value - shift).
-fn term(v: vec4<f32>, shift: f32, mode: u32) -> vec4<f32> {
-    if mode == 0u {
+// The value, its squared distance from `shift`, or e^(value - shift).
+fn term(v: f32, shift: f32, mode: u32) -> f32 {
+    if mode == VALUES {
         return v;
     }
-    let d = v - vec4(shift);
-    if mode == 1u {
+    let d = v - shift;
+    if mode == SQUARES {
         return d * d;
     }
-    return vec4(exp_not_positive(d.x), exp_not_positive(d.y), exp_not_positive(d.z), exp_not_positive(d.w));
-}
-
-fn sum_row(row: Row, shift: f32, mode: u32) -> f32 {
-    var s = no_partial();
-    let whole = p.d / 16u * 16u;
-    for (var i = 0u; i < whole; i += 16u) {
-        s.a += term(four(row, i), shift, mode);
-        s.b += term(four(row, i + 4u), shift, mode);
-        s.c += term(four(row, i + 8u), shift, mode);
-        s.d += term(four(row, i + 12u), shift, mode);
-    }
-    for (var i = whole; i < p.d; i += 4u) {
-        var v = term(four_or_less(row, i), shift, mode);
-        v = select(vec4(0.0), v, vec4(i) + vec4(0u, 1u, 2u, 3u) < vec4(p.d));
-        switch i - whole {
-            case 0u: { s.a += v; }
-            case 4u: { s.b += v; }
-            case 8u: { s.c += v; }
-            default: { s.d += v; }
-        }
-    }
-    return total(s);
-}
-
-// The end of a row whose length is no multiple of four: its last value stands in for those beyond.
-fn four_or_less(row: Row, i: u32) -> vec4<f32> {
-    let last = p.d - 1u;
-    let at = row.start;
-    return vec4(x[at + i], x[at + min(i + 1u, last)], x[at + min(i + 2u, last)], x[at + min(i + 3u, last)]);
-}
-
-fn prepare(r: u32) -> Row {
-    var row = Row(row_start(r), 0.0, 1.0);
-    if BEFORE == NORM {
-        row.shift = sum_row(row, 0.0, 0u) / f32(p.d);
-        let variance = sum_row(row, row.shift, 1u) / f32(p.d);
-        row.factor = 1.0 / sqrt(variance + p.eps);
-    }
-    if BEFORE == SOFTMAX {
-        var top = x[row.start];
-        for (var i = 1u; i < p.d; i++) {
-            top = max(top, x[row.start + i]);
-        }
-        row.shift = top;
-        row.factor = 1.0 / sum_row(row, top, 2u);
-    }
-    return row;
+    return exp_not_positive(d);
 }
 
 fn value(row: Row, i: u32) -> f32 {

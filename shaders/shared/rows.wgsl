@@ -1,5 +1,5 @@
-// Rows that one invocation reads from its first value to its last; sums run in sixteen partial sums, element i in sum i % 16, that
-// are then added in a fixed tree, as in the CPU executor (crates/quee-cpu/src/lanes.rs).
+// Rows of values. Sums over a row run in sixteen partial sums, element i in sum i % 16, that are then added in a fixed tree, as in the CPU
+// executor (crates/quee-cpu/src/lanes.rs): one invocation keeps all sixteen, or sixteen invocations keep one each, with the same result.
 // The kernel declares `x: array<f32>` and `p` with the fields used below.
 
 // Where row r of the dispatch begins in x: rows count tokens of heads of samples.

@@ -9,6 +9,7 @@ use quee_backbone::ExecError;
 use crate::adapter::{self, AdapterInfo, Power};
 use crate::error::GpuError;
 use crate::kernels::{Binding, Source};
+use crate::tiles::{self, Shape, Tile};
 
 /// What to open, and how much of it to use.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,8 @@ pub struct Gpu {
     options: GpuOptions,
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    /// Choices of tiles by class of shapes.
+    tiles: Mutex<HashMap<Shape, &'static Tile>>,
     health: Arc<Health>,
     allocated: Arc<AtomicU64>,
     /// Stands in for operands that a variant of a kernel does not use.
@@ -122,6 +125,7 @@ impl Gpu {
             options: options.clone(),
             limits,
             pipelines: Mutex::default(),
+            tiles: Mutex::default(),
             health,
             allocated: Arc::default(),
             nothing,
@@ -154,6 +158,21 @@ impl Gpu {
     /// Whether kernels for discrete GPUs are used.
     pub fn is_tiled(&self) -> bool {
         self.options.tiled.unwrap_or(!self.info.is_software())
+    }
+
+    /// The kernel that computes a product: the one that was set for its class, or the usual one.
+    pub fn tile(&self, shape: Shape) -> &'static Tile {
+        let set = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
+        set.get(&shape.class()).copied().unwrap_or_else(|| tiles::usual(shape, self.is_tiled()))
+    }
+
+    /// Sets the kernel for all products of the class of `shape`. Results stay the same, bit for bit.
+    ///
+    /// # Panics
+    /// When the tile multiplies other operands.
+    pub fn set_tile(&self, shape: Shape, tile: &'static Tile) {
+        assert!(tiles::candidates(shape.operands).contains(tile), "{} for {shape:?}", tile.name);
+        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).insert(shape.class(), tile);
     }
 
     /// Whether the device is gone and another one must be opened.

@@ -2,8 +2,8 @@
 //!
 //! - [`list`]: the adapters of this machine; [`Gpu`]: an open one
 //! - [`GpuEngine`]: packed weights on a device; [`GpuExecutor`]: runs a backbone's program over them
-//! - [`kernels`]: what the build script made of the shaders
-//! - [`bench`]: how long single kernels take
+//! - [`kernels`]: what the build script made of the shaders; [`tiles`]: which of them computes a product
+//! - [`debug`]: kernels run alone, for tests and benchmarks; [`bench`]: how long they take
 //!
 //! Operations are recorded and submitted together when a value is read, so everything between two readbacks is one command buffer. A sample's
 //! result does not depend on the samples beside it, bit for bit on one adapter.
@@ -11,6 +11,7 @@
 mod adapter;
 pub mod bench;
 mod clock;
+pub mod debug;
 mod device;
 mod engine;
 mod error;
@@ -19,6 +20,7 @@ pub mod kernels;
 mod memory;
 mod params;
 mod recorder;
+pub mod tiles;
 
 pub use adapter::{AdapterInfo, Kind, Power, list};
 pub use device::{Gpu, GpuOptions, SmallLimits};

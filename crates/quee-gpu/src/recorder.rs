@@ -1,6 +1,7 @@
 //! Records dispatches and submits them together: one command buffer for everything between two readbacks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,6 +94,42 @@ impl Span {
     }
 }
 
+/// How floats of heads lie in a buffer: values between two samples and two heads.
+#[derive(Clone, Copy)]
+pub(crate) struct Strides {
+    pub sample: usize,
+    pub head: usize,
+}
+
+impl Strides {
+    /// Whether the heads of all samples lie one after the other. Otherwise the heads of a sample are interleaved.
+    fn head_by_head(self, heads: usize) -> bool {
+        self.sample == heads * self.head
+    }
+}
+
+/// Heads of consecutive samples that one dispatch works on; heads are counted over all samples.
+pub(crate) struct HeadRun {
+    pub heads: Range<usize>,
+    of_sample: usize,
+}
+
+impl HeadRun {
+    /// The samples of these heads.
+    pub fn samples(&self) -> Range<usize> {
+        self.heads.start / self.of_sample..self.heads.end.div_ceil(self.of_sample)
+    }
+
+    /// The part of a buffer that holds floats of these heads, and where in it the first head begins.
+    pub fn part(&self, recorder: &Recorder, buffer: &wgpu::Buffer, strides: Strides) -> (Span, u32) {
+        if strides.head_by_head(self.of_sample) {
+            return (recorder.part(buffer, &self.heads, 4 * strides.head), 0);
+        }
+        let first = self.heads.start % self.of_sample * strides.head;
+        (recorder.part(buffer, &self.samples(), 4 * strides.sample), first as u32)
+    }
+}
+
 struct Dispatch {
     pipeline: Arc<Pipeline>,
     group: wgpu::BindGroup,
@@ -168,6 +205,11 @@ impl Recorder {
         Span { buffer: buffer.clone(), start, size: end - start, at: from - start }
     }
 
+    /// Rows, heads or samples `run` of a buffer, of `bytes` bytes each.
+    pub fn part(&self, buffer: &wgpu::Buffer, run: &Range<usize>, bytes: usize) -> Span {
+        self.span(buffer, run.start * bytes, run.len() * bytes)
+    }
+
     /// Most workgroups along an axis.
     pub fn workgroups(&self) -> usize {
         self.gpu.limits().max_compute_workgroups_per_dimension as usize
@@ -181,16 +223,50 @@ impl Recorder {
         count: usize,
         bytes: &[usize],
         most: usize,
-    ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>, ExecError> {
+    ) -> Result<impl Iterator<Item = Range<usize>> + use<>, ExecError> {
+        let step = self.step(op, bytes, most)?;
+        Ok((0..count).step_by(step).map(move |first| first..count.min(first + step)))
+    }
+
+    /// The longest run: at most `most`, and each `bytes` of it within a binding.
+    pub fn step(&self, op: &str, bytes: &[usize], most: usize) -> Result<usize, ExecError> {
         let largest = bytes.iter().copied().max().unwrap_or(1).max(1);
         let step = (self.gpu.binding() / largest).min(most);
         if step == 0 {
+            let binding = self.gpu.binding();
             return Err(self.gpu.refused(&format!(
-                "{op}: one part needs {largest} bytes in one binding, and the adapter's largest has {}",
-                self.gpu.binding()
+                "{op}: one part needs {largest} bytes in one binding, and the adapter's largest has {binding}"
             )));
         }
-        Ok((0..count).step_by(step).map(move |first| first..count.min(first + step)))
+        Ok(step)
+    }
+
+    /// Cuts the heads of all samples into runs: whole samples where one fits, otherwise heads of one sample. Operands that lie head by head
+    /// take `bytes` of each head; `floats` are the strides of the others.
+    pub fn head_runs(
+        &self,
+        op: &str,
+        [samples, heads]: [usize; 2],
+        bytes: &[usize],
+        floats: &[Strides],
+        most: usize,
+    ) -> Result<impl Iterator<Item = HeadRun> + use<>, ExecError> {
+        let (mut step, mut whole) = (self.step(op, bytes, most)?, usize::MAX);
+        for strides in floats {
+            if strides.head_by_head(heads) {
+                step = step.min(self.step(op, &[4 * strides.head], most)?);
+            } else {
+                whole = whole.min(self.step(op, &[4 * strides.sample], most)?);
+            }
+        }
+        let step = step.min(whole.saturating_mul(heads.max(1)));
+        // Heads that are cut together: a sample's, or everybody's in multiples of a sample.
+        let (period, step) = if step < heads { (heads, step) } else { (samples * heads, step / heads.max(1) * heads) };
+        let starts = (0..samples * heads).step_by(period.max(1));
+        Ok(starts.flat_map(move |start| {
+            let cuts = (start..start + period).step_by(step.max(1));
+            cuts.map(move |first| HeadRun { heads: first..(first + step).min(start + period), of_sample: heads })
+        }))
     }
 
     /// Records one dispatch of `size` workgroups.

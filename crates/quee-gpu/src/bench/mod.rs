@@ -22,9 +22,9 @@ use crate::clock::Clock;
 use crate::engine::GpuEngine;
 use crate::executor::GpuExecutor;
 use crate::recorder::DISPATCHES;
+use crate::tiles::{Operands, Shape};
 
 pub use peaks::{Peak, Peaks};
-pub use products::Product;
 
 /// How much time measuring may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,28 +151,18 @@ impl Bench {
     /// When the device has too little memory for the operands.
     pub fn cases(&mut self) -> Result<Vec<Case>, ExecError> {
         let mut cases = Vec::new();
-        for product in products::shapes(self.effort.small) {
-            cases.extend(self.products_of(product)?);
+        for &shape in products::shapes(self.effort.small) {
+            cases.extend(self.tiles(shape)?);
+            cases.extend(self.tiles(Shape { operands: Operands::Floats, ..shape })?);
         }
         cases.extend(rows::cases(&mut self.executor, self.effort.small)?);
         Ok(cases)
     }
 
-    /// The products of [`cases`](Self::cases) that are single ones, as linear layers compute them.
-    pub fn products(effort: Effort) -> impl ExactSizeIterator<Item = &'static Product> {
+    /// The products of codes of [`cases`](Self::cases) that are single ones, as linear layers compute them.
+    pub fn products(effort: Effort) -> &'static [Shape] {
         let shapes = products::shapes(effort.small);
-        let single = shapes.iter().take_while(|product| product.batch == 1).count();
-        shapes[..single].iter()
-    }
-
-    /// A product by every kernel that can compute it, of codes and of floats.
-    ///
-    /// # Errors
-    /// When the device has too little memory for the operands.
-    pub fn products_of(&mut self, product: &Product) -> Result<Vec<Case>, ExecError> {
-        let mut cases = self.code_products(product)?;
-        cases.extend(self.float_products(product)?);
-        Ok(cases)
+        &shapes[..shapes.iter().take_while(|shape| shape.batch == 1).count()]
     }
 
     /// Times a case.

@@ -1,29 +1,20 @@
 //! Products of matrices.
 
 use std::fmt;
+use std::sync::Arc;
 
 use quee_backbone::ExecError;
 
-use super::{Bench, Bound, Case, Noise, Record};
+use super::{Bench, Bound, Case, Noise};
 use crate::device::{Gpu, Memory};
 use crate::engine::{columns, pack_codes, pack_floats};
-use crate::executor::products::{After, CODE_KERNELS, CodeOperands, FLOAT_KERNELS, FloatOperands, ProductKernel};
+use crate::executor::GpuExecutor;
+use crate::executor::products::{After, CodeOperands, FloatOperands, record_codes, record_floats};
 use crate::params::{Codes, Floats};
+use crate::recorder::Span;
+use crate::tiles::{Operands, Shape, Tile, candidates};
 
-/// `batch` products of `[m, k]` and `[k, n]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Product {
-    /// Rows.
-    pub m: usize,
-    /// Columns.
-    pub n: usize,
-    /// Length of a row of the first operand.
-    pub k: usize,
-    /// Independent products.
-    pub batch: usize,
-}
-
-impl fmt::Display for Product {
+impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.batch > 1 {
             write!(f, "{} of ", self.batch)?;
@@ -32,108 +23,98 @@ impl fmt::Display for Product {
     }
 }
 
-impl Product {
-    /// One product.
-    pub const fn new(m: usize, n: usize, k: usize) -> Self {
-        Self { m, n, k, batch: 1 }
-    }
-
-    /// Multiply and add counted as two.
-    pub fn operations(self) -> f64 {
+impl Shape {
+    /// Operations of the products, multiply and add counted as two.
+    pub fn arithmetic(self) -> f64 {
         2.0 * (self.batch * self.m * self.n * self.k) as f64
     }
 }
 
+const fn product(m: usize, n: usize, k: usize) -> Shape {
+    products(1, m, n, k)
+}
+
+const fn products(batch: usize, m: usize, n: usize, k: usize) -> Shape {
+    Shape { operands: Operands::Codes, m, n, k, batch }
+}
+
 /// What is timed, single products first: 64 pictures of 65 tokens at 192 features, 8 of 197 at 192, 4 of 197 at 768; scores and values of the first.
-const SHAPES: [Product; 7] = [
-    Product::new(4160, 576, 192),
-    Product::new(4160, 384, 192),
-    Product::new(4160, 192, 384),
-    Product::new(1576, 576, 192),
-    Product::new(788, 768, 768),
-    Product { m: 65, n: 65, k: 64, batch: 192 },
-    Product { m: 65, n: 64, k: 65, batch: 192 },
+const SHAPES: [Shape; 7] = [
+    product(4160, 576, 192),
+    product(4160, 384, 192),
+    product(4160, 192, 384),
+    product(1576, 576, 192),
+    product(788, 768, 768),
+    products(192, 65, 65, 64),
+    products(192, 65, 64, 65),
 ];
 
 /// Small ones of the same kinds.
-const SMALL: [Product; 2] = [Product::new(130, 96, 64), Product { m: 17, n: 17, k: 16, batch: 6 }];
+const SMALL: [Shape; 2] = [product(130, 96, 64), products(6, 17, 17, 16)];
 
-pub(super) fn shapes(small: bool) -> &'static [Product] {
+/// Products of codes.
+pub(super) fn shapes(small: bool) -> &'static [Shape] {
     if small { &SMALL } else { &SHAPES }
 }
 
-/// Name of a kernel's variant: its tile and its constants.
-fn variant(kernel: &ProductKernel) -> String {
-    let [rows, columns] = kernel.tile;
-    let constants: String = kernel.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-    format!("{rows}x{columns}{constants}")
+impl Bench {
+    /// A product by every tile that can compute it.
+    ///
+    /// # Errors
+    /// When the device has too little memory for the operands.
+    pub fn tiles(&mut self, shape: Shape) -> Result<Vec<Case>, ExecError> {
+        let gpu = self.executor.gpu();
+        let operands = Arc::new(match shape.operands {
+            Operands::Codes => Buffers::codes(gpu, shape)?,
+            Operands::Floats => Buffers::floats(gpu, shape)?,
+        });
+        Ok(candidates(shape.operands).iter().map(|tile| case(&operands, shape, tile)).collect())
+    }
 }
 
-impl Bench {
-    /// A product of codes by every kernel that can compute it.
-    pub(super) fn code_products(&mut self, product: &Product) -> Result<Vec<Case>, ExecError> {
-        let gpu = self.executor.gpu().clone();
-        let operands = std::sync::Arc::new(Operands::codes(&gpu, product)?);
-        let case = |kernel: &'static ProductKernel| {
-            let (operands, product) = (operands.clone(), *product);
-            let bytes = operands.bytes + 4.0 * (product.batch * product.m * product.n) as f64;
-            let record: Record = Box::new(move |executor| {
-                let out = executor.memory(4 * product.batch * product.m * product.n)?;
+fn case(operands: &Arc<Buffers>, shape: Shape, tile: &'static Tile) -> Case {
+    let out_bytes = 4 * shape.batch * shape.m * shape.n;
+    let operands = Arc::clone(operands);
+    let bytes = operands.bytes + out_bytes as f64;
+    let record = move |executor: &mut GpuExecutor| {
+        let out = executor.memory(out_bytes)?;
+        let (out, nothing) = (executor.whole(out.buffer(), out_bytes), executor.nothing());
+        let after = After::Nothing.constant();
+        match shape.operands {
+            Operands::Codes => {
                 let [a, a_infos, b, b_infos] = operands.spans(executor);
-                let out = executor.whole(out.buffer(), 4 * product.batch * product.m * product.n);
-                let given = CodeOperands { a, a_infos, b, b_infos, residual: executor.nothing(), out };
-                executor.product_codes_by(kernel, code_params(&product), given, After::Nothing)
-            });
-            Case {
-                kernel: kernel.source.name,
-                variant: variant(kernel),
-                shape: product.to_string(),
-                operations: product.operations(),
-                bytes,
-                bound: Bound::Codes,
-                record,
+                let given = CodeOperands { a, a_infos, b, b_infos, residual: nothing, out };
+                record_codes(executor.recorder_mut(), tile, after, code_params(shape), given)
             }
-        };
-        Ok(CODE_KERNELS.iter().map(case).collect())
-    }
-
-    /// A product of floats by every kernel that can compute it.
-    pub(super) fn float_products(&mut self, product: &Product) -> Result<Vec<Case>, ExecError> {
-        let gpu = self.executor.gpu().clone();
-        let operands = std::sync::Arc::new(Operands::floats(&gpu, product)?);
-        let case = |kernel: &'static ProductKernel| {
-            let (operands, product) = (operands.clone(), *product);
-            let bytes = operands.bytes + 4.0 * (product.batch * product.m * product.n) as f64;
-            let record: Record = Box::new(move |executor| {
-                let out = executor.memory(4 * product.batch * product.m * product.n)?;
+            Operands::Floats => {
                 let [a, b] = operands.spans(executor);
-                let out = executor.whole(out.buffer(), 4 * product.batch * product.m * product.n);
-                let (bias, residual) = (executor.nothing(), executor.nothing());
-                let given = FloatOperands { a, b, bias, residual, out };
-                executor.product_floats_by(kernel, float_params(&product), given, After::Nothing)
-            });
-            Case {
-                kernel: kernel.source.name,
-                variant: variant(kernel),
-                shape: product.to_string(),
-                operations: product.operations(),
-                bytes,
-                bound: Bound::Floats,
-                record,
+                let given = FloatOperands { a, b, bias: nothing.clone(), residual: nothing, out };
+                record_floats(executor.recorder_mut(), tile, after, float_params(shape), given)
             }
-        };
-        Ok(FLOAT_KERNELS.iter().map(case).collect())
+        }
+    };
+    Case {
+        kernel: tile.kernel(),
+        variant: tile.name.to_owned(),
+        shape: shape.to_string(),
+        operations: shape.arithmetic(),
+        bytes,
+        bound: match shape.operands {
+            Operands::Codes => Bound::Codes,
+            Operands::Floats => Bound::Floats,
+        },
+        record: Box::new(record),
     }
 }
 
 /// Buffers of the operands, in the order of the kernel's bindings.
-struct Operands {
+struct Buffers {
     buffers: Vec<(Memory, usize)>,
     bytes: f64,
 }
 
-impl Operands {
-    fn new(gpu: &Gpu, contents: &[&[u8]]) -> Result<Self, ExecError> {
+impl Buffers {
+    fn new(gpu: &Arc<Gpu>, contents: &[&[u8]]) -> Result<Self, ExecError> {
         let upload = |content: &&[u8]| {
             if content.len() > gpu.binding() {
                 let most = gpu.binding();
@@ -146,8 +127,8 @@ impl Operands {
         Ok(Self { buffers, bytes })
     }
 
-    fn codes(gpu: &Gpu, product: &Product) -> Result<Self, ExecError> {
-        let &Product { m, n, k, batch } = product;
+    fn codes(gpu: &Arc<Gpu>, shape: Shape) -> Result<Self, ExecError> {
+        let Shape { m, n, k, batch, .. } = shape;
         let mut noise = Noise(1);
         let chunks = k.div_ceil(16);
         let mut rows = vec![0i8; batch * m * chunks * 16];
@@ -169,15 +150,15 @@ impl Operands {
         )
     }
 
-    fn floats(gpu: &Gpu, product: &Product) -> Result<Self, ExecError> {
-        let &Product { m, n, k, batch } = product;
+    fn floats(gpu: &Arc<Gpu>, shape: Shape) -> Result<Self, ExecError> {
+        let Shape { m, n, k, batch, .. } = shape;
         let mut noise = Noise(2);
         let rows = noise.floats(batch * m * k);
         let columns: Vec<f32> = (0..batch).flat_map(|_| pack_floats(n, k, &noise.floats(n * k))).collect();
         Self::new(gpu, &[bytemuck::cast_slice(&rows), bytemuck::cast_slice(&columns)])
     }
 
-    fn spans<const N: usize>(&self, executor: &crate::GpuExecutor) -> [crate::recorder::Span; N] {
+    fn spans<const N: usize>(&self, executor: &GpuExecutor) -> [Span; N] {
         std::array::from_fn(|at| {
             let (memory, bytes) = &self.buffers[at];
             executor.whole(&memory.buffer, *bytes)
@@ -185,8 +166,8 @@ impl Operands {
     }
 }
 
-fn code_params(product: &Product) -> Codes {
-    let &Product { m, n, k, batch } = product;
+fn code_params(shape: Shape) -> Codes {
+    let Shape { m, n, k, batch, .. } = shape;
     let (chunks, width) = (k.div_ceil(16), columns(n));
     Codes {
         m: m as u32,
@@ -207,8 +188,8 @@ fn code_params(product: &Product) -> Codes {
     }
 }
 
-fn float_params(product: &Product) -> Floats {
-    let &Product { m, n, k, batch } = product;
+fn float_params(shape: Shape) -> Floats {
+    let Shape { m, n, k, batch, .. } = shape;
     Floats {
         m: m as u32,
         n: n as u32,

@@ -1,11 +1,14 @@
 //! Kernels that work row by row or value by value.
 
-use std::sync::Arc;
-
 use quee_backbone::{Attention, ExecError, Executor, Norm, Param, Value, Window};
 
 use super::{Bound, Case, Noise};
-use crate::executor::{GpuExecutor, RowsBefore};
+use crate::debug::Before;
+use crate::executor::GpuExecutor;
+use crate::executor::attention::Sizes as AttentionSizes;
+use crate::executor::linear::RowLayout;
+use crate::memory::Tensor;
+use crate::tiles::{RowOperation, row_kernel};
 
 /// Sizes of a vision transformer and its batch.
 #[derive(Clone, Copy)]
@@ -57,7 +60,7 @@ pub(super) fn cases(executor: &mut GpuExecutor, small: bool) -> Result<Vec<Case>
         bias: param(1, noise.floats(dim)),
         eps: 1e-6,
     };
-    let attention = Arc::new(Attention { site: "bench.attention".into(), heads, head_dim: dim / heads, scale: 0.125 });
+    let attention = Attention { site: "bench.attention".into(), heads, head_dim: dim / heads, scale: 0.125 };
     let (window, side) = (Window::patch(PATCH), image / PATCH);
 
     // Bytes written: codes in whole chunks of 16, and 16 bytes about each row.
@@ -66,29 +69,37 @@ pub(super) fn cases(executor: &mut GpuExecutor, small: bool) -> Result<Vec<Case>
         (16 * rows * (shape[2].div_ceil(16) + 1)) as f64
     };
     let mut cases = Vec::new();
-    let rows = [
-        ("plain", RowsBefore::Nothing, &stream),
-        ("norm", RowsBefore::Norm(norm.clone()), &stream),
-        ("plain", RowsBefore::Nothing, &wide),
-        ("softmax", RowsBefore::Softmax, &scores),
-    ];
-    for (variant, before, (x, shape)) in rows {
-        let (x, moved) = (x.clone(), bytes(shape) + coded(shape));
-        let record = move |executor: &mut GpuExecutor| executor.single_rows_codes(&x, &before, "bench.rows");
-        cases.push(case("rows_codes", variant, text(shape), moved, record));
+    let is_tiled = executor.gpu().is_tiled();
+    let kernel = |operation| row_kernel(operation, is_tiled).0.name;
+    for (variant, (x, shape)) in [("plain", &stream), ("norm", &stream), ("plain", &wide), ("softmax", &scores)] {
+        let (x, layout, norm) = (x.clone(), RowLayout::plain(shape[1], shape[2]), norm.clone());
+        let samples = shape[0];
+        let record = move |executor: &mut GpuExecutor| {
+            let before = match variant {
+                "norm" => Before::Norm(&norm),
+                "softmax" => Before::Softmax,
+                _ => Before::Nothing,
+            };
+            executor.quantize(x.get::<Tensor>()?, samples, layout, before, "bench.rows").map(drop)
+        };
+        let moved = bytes(shape) + coded(shape);
+        cases.push(case(kernel(RowOperation::Quantize), variant, text(shape), moved, record));
     }
     {
-        let (x, attention) = (qkv.0.clone(), Arc::clone(&attention));
+        let (x, attention) = (qkv.0.clone(), attention);
         let values = [samples * heads, dim / heads, tokens];
-        let record = move |executor: &mut GpuExecutor| executor.single_values_codes(&x, &attention);
+        let record = move |executor: &mut GpuExecutor| {
+            let qkv: &Tensor = x.get()?;
+            executor.quantize_values(qkv, AttentionSizes::of(qkv, &attention)?, "bench.values").map(drop)
+        };
         cases.push(case("values_codes", "main", text(&values), bytes(&values) + coded(&values), record));
     }
     {
         let x = stream.0.clone();
         let record = move |executor: &mut GpuExecutor| executor.layer_norm(&x, &norm).map(drop);
-        cases.push(case("rows_float", "norm", text(&stream.1), 2.0 * bytes(&stream.1), record));
+        cases.push(case(kernel(RowOperation::Normalise), "norm", text(&stream.1), 2.0 * bytes(&stream.1), record));
     }
-    cases.push(of_one("rows_float", "softmax", &scores, 2.0 * bytes(&scores.1), Executor::softmax));
+    cases.push(of_one(kernel(RowOperation::Normalise), "softmax", &scores, 2.0 * bytes(&scores.1), Executor::softmax));
     {
         let x = pictures.0.clone();
         let cut = bytes(&[samples, side * side, 3 * PATCH * PATCH]);

@@ -3,26 +3,27 @@
 use quee_backbone::params::AttentionOperand;
 use quee_backbone::{Attention, ExecError};
 
-use super::linear::{Before, RowLayout};
+use super::linear::{Before, Coded, RowLayout};
 use super::products::{After, CodeOperands, FloatOperands};
 use super::{ELEMENTS, GpuExecutor, mismatch};
 use crate::engine::columns;
 use crate::kernels;
 use crate::memory::{Block, Tensor};
 use crate::params::{Codes, Floats, PackFloat, ValuesCodes};
+use crate::recorder::Strides;
 use std::sync::Arc;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    samples: usize,
-    tokens: usize,
-    heads: usize,
-    dim: usize,
+pub(crate) struct Sizes {
+    pub samples: usize,
+    pub tokens: usize,
+    pub heads: usize,
+    pub dim: usize,
 }
 
 impl Sizes {
-    pub(super) fn of(qkv: &Tensor, attention: &Attention) -> Result<Self, ExecError> {
+    pub fn of(qkv: &Tensor, attention: &Attention) -> Result<Self, ExecError> {
         let (heads, dim) = (attention.heads, attention.head_dim);
         match *qkv.shape {
             [samples, tokens, f] if f == 3 * heads * dim => Ok(Self { samples, tokens, heads, dim }),
@@ -58,92 +59,40 @@ impl Sizes {
     }
 }
 
+/// The product of each head, `[m, k] · [k, n] · factor`, and the strides of its output: values between two samples, heads, rows.
+#[derive(Clone, Copy)]
+struct Product {
+    m: usize,
+    n: usize,
+    k: usize,
+    factor: f32,
+    out: [usize; 3],
+}
+
+/// Rows of floats: values between two samples, heads, rows.
+#[derive(Clone, Copy)]
+struct Strided<'a> {
+    buffer: &'a wgpu::Buffer,
+    strides: [usize; 3],
+}
+
 impl GpuExecutor {
     /// Scores `[B, H, T, T]`.
     pub(super) fn run_scores(&mut self, qkv: &Tensor, attention: &Attention) -> Result<Tensor, ExecError> {
         let sizes = Sizes::of(qkv, attention)?;
         let Sizes { samples, tokens: t, heads, dim } = sizes;
         let out = self.tensor(&[samples, heads, t, t])?;
+        let product = Product { m: t, n: t, k: dim, factor: attention.scale, out: [heads * t * t, t * t, t] };
         if self.is_float() {
             let keys = self.pack_third(qkv, sizes, 1)?;
-            let chunks = dim.div_ceil(4);
-            let bytes = [4 * t * sizes.stride(), 16 * heads * chunks * columns(t), 4 * heads * t * t];
-            self.check_rows(&attention.site, t)?;
-            for run in self.recorder().runs(&attention.site, samples, &bytes, self.most_products() / heads.max(1))? {
-                let params = Floats {
-                    m: t as u32,
-                    n: t as u32,
-                    k: dim as u32,
-                    width: columns(t) as u32,
-                    batch: (run.len() * heads) as u32,
-                    heads: heads as u32,
-                    factor: attention.scale,
-                    a_sample: (t * sizes.stride()) as u32,
-                    a_head: dim as u32,
-                    a_row: sizes.stride() as u32,
-                    b_matrix: (chunks * columns(t)) as u32,
-                    out_sample: (heads * t * t) as u32,
-                    out_head: (t * t) as u32,
-                    out_row: t as u32,
-                    ..Floats::default()
-                };
-                let [a_bytes, b_bytes, out_bytes] = bytes;
-                let recorder = self.recorder();
-                let operands = FloatOperands {
-                    a: recorder.span(qkv.data.buffer(), run.start * a_bytes, run.len() * a_bytes),
-                    b: recorder.span(keys.buffer(), run.start * b_bytes, run.len() * b_bytes),
-                    bias: recorder.nothing(),
-                    residual: recorder.nothing(),
-                    out: recorder.span(out.data.buffer(), run.start * out_bytes, run.len() * out_bytes),
-                };
-                self.product_floats(params, operands, After::Nothing)?;
-            }
+            let a = Strided { buffer: qkv.data.buffer(), strides: sizes.strides() };
+            self.float_heads(sizes, &attention.site, product, a, &keys, &out)?;
             return Ok(out);
         }
         let site = |operand| attention.operand_site(operand);
         let queries = self.quantize(qkv, samples, sizes.layout(0), Before::Nothing, &site(AttentionOperand::Query))?;
         let keys = self.quantize(qkv, samples, sizes.layout(1), Before::Nothing, &site(AttentionOperand::Key))?;
-        let (chunks, width) = (dim.div_ceil(16), columns(t));
-        let bytes = [
-            16 * heads * t * chunks,
-            16 * heads * t,
-            16 * heads * width * chunks,
-            16 * heads * width,
-            4 * heads * t * t,
-        ];
-        self.check_rows(&attention.site, t)?;
-        for run in self.recorder().runs(&attention.site, samples, &bytes, self.most_products() / heads.max(1))? {
-            let params = Codes {
-                m: t as u32,
-                n: t as u32,
-                k: dim as u32,
-                chunks: chunks as u32,
-                width: width as u32,
-                batch: (run.len() * heads) as u32,
-                heads: heads as u32,
-                factor: attention.scale,
-                a_matrix: (t * chunks) as u32,
-                a_info_matrix: t as u32,
-                b_matrix: (width * chunks) as u32,
-                b_info_matrix: width as u32,
-                out_sample: (heads * t * t) as u32,
-                out_head: (t * t) as u32,
-                out_row: t as u32,
-                ..Codes::default()
-            };
-            let recorder = self.recorder();
-            let part =
-                |block: &Block, bytes: usize| recorder.span(block.buffer(), run.start * bytes, run.len() * bytes);
-            let operands = CodeOperands {
-                a: part(&queries.codes, bytes[0]),
-                a_infos: part(&queries.infos, bytes[1]),
-                b: part(&keys.codes, bytes[2]),
-                b_infos: part(&keys.infos, bytes[3]),
-                residual: recorder.nothing(),
-                out: part(&out.data, bytes[4]),
-            };
-            self.product_codes(params, operands, After::Nothing)?;
-        }
+        self.code_heads(sizes, &attention.site, product, &queries, &keys, &out)?;
         Ok(out)
     }
 
@@ -162,97 +111,126 @@ impl GpuExecutor {
             return Err(mismatch(&attention.site, &expected, &probabilities.shape));
         }
         let out = self.tensor(&[samples, t, heads * dim])?;
-        self.check_rows(&attention.site, t)?;
+        let product = Product { m: t, n: dim, k: t, factor: 1.0, out: [t * heads * dim, dim, heads * dim] };
+        let strides = [heads * t * t, t * t, t];
         if self.is_float() {
             let values = self.pack_third(qkv, sizes, 2)?;
-            let chunks = t.div_ceil(4);
-            let bytes = [4 * heads * t * t, 16 * heads * chunks * columns(dim), 4 * t * heads * dim];
-            for run in self.recorder().runs(&attention.site, samples, &bytes, self.most_products() / heads.max(1))? {
-                let params = Floats {
-                    m: t as u32,
-                    n: dim as u32,
-                    k: t as u32,
-                    width: columns(dim) as u32,
-                    batch: (run.len() * heads) as u32,
-                    heads: heads as u32,
-                    factor: 1.0,
-                    a_sample: (heads * t * t) as u32,
-                    a_head: (t * t) as u32,
-                    a_row: t as u32,
-                    b_matrix: (chunks * columns(dim)) as u32,
-                    out_sample: (t * heads * dim) as u32,
-                    out_head: dim as u32,
-                    out_row: (heads * dim) as u32,
-                    ..Floats::default()
-                };
-                let recorder = self.recorder();
-                let part =
-                    |block: &Block, bytes: usize| recorder.span(block.buffer(), run.start * bytes, run.len() * bytes);
-                let operands = FloatOperands {
-                    a: part(&probabilities.data, bytes[0]),
-                    b: part(&values, bytes[1]),
-                    bias: recorder.nothing(),
-                    residual: recorder.nothing(),
-                    out: part(&out.data, bytes[2]),
-                };
-                self.product_floats(params, operands, After::Nothing)?;
-            }
+            let a = Strided { buffer: probabilities.data.buffer(), strides };
+            self.float_heads(sizes, &attention.site, product, a, &values, &out)?;
             return Ok(out);
         }
-        let rows = RowLayout { heads, strides: [heads * t * t, t * t, t], ..RowLayout::plain(t, t) };
+        let rows = RowLayout { heads, strides, ..RowLayout::plain(t, t) };
         let before = if scores { Before::Softmax } else { Before::Nothing };
         let site = attention.operand_site(AttentionOperand::Probabilities);
-        let coded = self.quantize(probabilities, samples, rows, before, &site)?;
-        let (values, infos) = self.quantize_values(qkv, sizes, &attention.operand_site(AttentionOperand::Value))?;
-        let (chunks, width) = (t.div_ceil(16), columns(dim));
-        let bytes = [
-            16 * heads * t * chunks,
-            16 * heads * t,
-            16 * heads * width * chunks,
-            16 * heads * width,
-            4 * t * heads * dim,
-        ];
-        for run in self.recorder().runs(&attention.site, samples, &bytes, self.most_products() / heads.max(1))? {
-            let params = Codes {
-                m: t as u32,
-                n: dim as u32,
-                k: t as u32,
-                chunks: chunks as u32,
-                width: width as u32,
-                batch: (run.len() * heads) as u32,
-                heads: heads as u32,
-                factor: 1.0,
-                a_matrix: (t * chunks) as u32,
-                a_info_matrix: t as u32,
-                b_matrix: (width * chunks) as u32,
-                b_info_matrix: width as u32,
-                out_sample: (t * heads * dim) as u32,
-                out_head: dim as u32,
-                out_row: (heads * dim) as u32,
-                ..Codes::default()
-            };
-            let recorder = self.recorder();
-            let part =
-                |block: &Block, bytes: usize| recorder.span(block.buffer(), run.start * bytes, run.len() * bytes);
-            let operands = CodeOperands {
-                a: part(&coded.codes, bytes[0]),
-                a_infos: part(&coded.infos, bytes[1]),
-                b: part(&values, bytes[2]),
-                b_infos: part(&infos, bytes[3]),
-                residual: recorder.nothing(),
-                out: part(&out.data, bytes[4]),
-            };
-            self.product_codes(params, operands, After::Nothing)?;
-        }
+        let rows = self.quantize(probabilities, samples, rows, before, &site)?;
+        let values = self.quantize_values(qkv, sizes, &attention.operand_site(AttentionOperand::Value))?;
+        self.code_heads(sizes, &attention.site, product, &rows, &values, &out)?;
         Ok(out)
     }
 
-    /// The rows of a head go into one dispatch.
-    fn check_rows(&self, site: &str, tokens: usize) -> Result<(), ExecError> {
-        if tokens <= self.most_rows() {
-            return Ok(());
+    /// A product of codes for each head.
+    fn code_heads(
+        &mut self,
+        sizes: Sizes,
+        site: &str,
+        product: Product,
+        a: &Coded,
+        b: &Coded,
+        out: &Tensor,
+    ) -> Result<(), ExecError> {
+        let Product { m, n, k, factor, out: [out_sample, out_head, out_row] } = product;
+        let (chunks, width) = (k.div_ceil(16), columns(n));
+        let head = [16 * m * chunks, 16 * m, 16 * width * chunks, 16 * width];
+        let out_strides = Strides { sample: out_sample, head: out_head };
+        let count = [sizes.samples, sizes.heads];
+        let recorder = self.recorder();
+        for run in recorder.head_runs(site, count, &head, &[out_strides], self.most_products())? {
+            let (out, out_at) = run.part(self.recorder(), out.data.buffer(), out_strides);
+            let params = Codes {
+                m: m as u32,
+                n: n as u32,
+                k: k as u32,
+                chunks: chunks as u32,
+                width: width as u32,
+                batch: run.heads.len() as u32,
+                heads: sizes.heads as u32,
+                factor,
+                a_matrix: (m * chunks) as u32,
+                a_info_matrix: m as u32,
+                b_matrix: (width * chunks) as u32,
+                b_info_matrix: width as u32,
+                out_at,
+                out_sample: out_sample as u32,
+                out_head: out_head as u32,
+                out_row: out_row as u32,
+                ..Codes::default()
+            };
+            let recorder = self.recorder();
+            let part = |block: &Block, bytes: usize| recorder.part(block.buffer(), &run.heads, bytes);
+            let operands = CodeOperands {
+                a: part(&a.codes, head[0]),
+                a_infos: part(&a.infos, head[1]),
+                b: part(&b.codes, head[2]),
+                b_infos: part(&b.infos, head[3]),
+                residual: recorder.nothing(),
+                out,
+            };
+            self.product_codes(params, operands, After::Nothing)?;
         }
-        Err(self.gpu().refused(&format!("{site}: {tokens} tokens, and a dispatch has at most {}", self.most_rows())))
+        Ok(())
+    }
+
+    /// A product of floats for each head.
+    fn float_heads(
+        &mut self,
+        sizes: Sizes,
+        site: &str,
+        product: Product,
+        a: Strided<'_>,
+        b: &Block,
+        out: &Tensor,
+    ) -> Result<(), ExecError> {
+        let Product { m, n, k, factor, out: [out_sample, out_head, out_row] } = product;
+        let [a_sample, a_head, a_row] = a.strides;
+        let (chunks, width) = (k.div_ceil(4), columns(n));
+        let head = 16 * chunks * width;
+        let a_strides = Strides { sample: a_sample, head: a_head };
+        let out_strides = Strides { sample: out_sample, head: out_head };
+        let count = [sizes.samples, sizes.heads];
+        let recorder = self.recorder();
+        for run in recorder.head_runs(site, count, &[head], &[a_strides, out_strides], self.most_products())? {
+            let (a, a_at) = run.part(self.recorder(), a.buffer, a_strides);
+            let (out, out_at) = run.part(self.recorder(), out.data.buffer(), out_strides);
+            let params = Floats {
+                m: m as u32,
+                n: n as u32,
+                k: k as u32,
+                width: width as u32,
+                batch: run.heads.len() as u32,
+                heads: sizes.heads as u32,
+                factor,
+                a_at,
+                a_sample: a_sample as u32,
+                a_head: a_head as u32,
+                a_row: a_row as u32,
+                b_matrix: (chunks * width) as u32,
+                out_at,
+                out_sample: out_sample as u32,
+                out_head: out_head as u32,
+                out_row: out_row as u32,
+                ..Floats::default()
+            };
+            let recorder = self.recorder();
+            let operands = FloatOperands {
+                a,
+                b: recorder.part(b.buffer(), &run.heads, head),
+                bias: recorder.nothing(),
+                residual: recorder.nothing(),
+                out,
+            };
+            self.product_floats(params, operands, After::Nothing)?;
+        }
+        Ok(())
     }
 
     /// Keys or values as the columns of a float product.
@@ -264,20 +242,21 @@ impl GpuExecutor {
         };
         let matrix = k.div_ceil(4) * columns(n);
         let packed = self.block(16 * samples * heads * matrix)?;
-        let bytes = [4 * t * sizes.stride(), 16 * heads * matrix];
-        let most = self.most(ELEMENTS) / (heads * matrix).max(1);
-        for run in self.recorder().runs("attention", samples, &bytes, most)? {
+        let strides = Strides { sample: t * sizes.stride(), head: dim };
+        let most = self.most(ELEMENTS) / matrix.max(1);
+        let recorder = self.recorder();
+        for run in recorder.head_runs("attention", [samples, heads], &[16 * matrix], &[strides], most)? {
             let recorder = self.recorder();
-            let x = recorder.span(qkv.data.buffer(), run.start * bytes[0], run.len() * bytes[0]);
-            let y = recorder.span(packed.buffer(), run.start * bytes[1], run.len() * bytes[1]);
-            let count = run.len() * heads * matrix;
+            let (x, first) = run.part(recorder, qkv.data.buffer(), strides);
+            let y = recorder.part(packed.buffer(), &run.heads, 16 * matrix);
+            let count = run.heads.len() * matrix;
             let params = PackFloat {
                 count: count as u32,
                 k: k as u32,
                 n: n as u32,
                 width: columns(n) as u32,
                 heads: heads as u32,
-                x_at: x.at() + sizes.third(third) as u32,
+                x_at: x.at() + first + sizes.third(third) as u32,
                 x_sample: (t * sizes.stride()) as u32,
                 x_head: dim as u32,
                 x_column: x_column as u32,
@@ -292,32 +271,29 @@ impl GpuExecutor {
     }
 
     /// Codes of the values as columns, and what belongs to each column.
-    pub(super) fn quantize_values(
-        &mut self,
-        qkv: &Tensor,
-        sizes: Sizes,
-        site: &str,
-    ) -> Result<(Arc<Block>, Arc<Block>), ExecError> {
+    pub(crate) fn quantize_values(&mut self, qkv: &Tensor, sizes: Sizes, site: &str) -> Result<Coded, ExecError> {
         let Sizes { samples, tokens: t, heads, dim } = sizes;
         let (chunks, width) = (t.div_ceil(16), columns(dim));
         let codes = self.block(16 * samples * heads * chunks * width)?;
         let infos = self.block(16 * samples * heads * width)?;
         let (groups, rules) = self.rules(site, 1)?;
         let slot = self.recorder_mut().slot(site);
-        let bytes = [4 * t * sizes.stride(), 16 * heads * chunks * width, 16 * heads * width];
-        for run in self.recorder().runs(site, samples, &bytes, self.most(1) / heads.max(1))? {
+        let head = [16 * chunks * width, 16 * width];
+        let strides = Strides { sample: t * sizes.stride(), head: dim };
+        let recorder = self.recorder();
+        for run in recorder.head_runs(site, [samples, heads], &head, &[strides], self.most(1))? {
             let recorder = self.recorder();
-            let x = recorder.span(qkv.data.buffer(), run.start * bytes[0], run.len() * bytes[0]);
-            let code_span = recorder.span(codes.buffer(), run.start * bytes[1], run.len() * bytes[1]);
-            let info_span = recorder.span(infos.buffer(), run.start * bytes[2], run.len() * bytes[2]);
+            let (x, first) = run.part(recorder, qkv.data.buffer(), strides);
+            let code_span = recorder.part(codes.buffer(), &run.heads, head[0]);
+            let info_span = recorder.part(infos.buffer(), &run.heads, head[1]);
             let flags = recorder.flags();
-            let matrices = run.len() * heads;
+            let matrices = run.heads.len();
             let params = ValuesCodes {
                 matrices: matrices as u32,
                 tokens: t as u32,
                 d: dim as u32,
                 heads: heads as u32,
-                x_at: x.at() + sizes.third(2) as u32,
+                x_at: x.at() + first + sizes.third(2) as u32,
                 x_sample: (t * sizes.stride()) as u32,
                 x_head: dim as u32,
                 x_token: sizes.stride() as u32,
@@ -325,7 +301,7 @@ impl GpuExecutor {
                 width: width as u32,
                 info_at: info_span.at4(),
                 slot,
-                first_sample: run.start as u32,
+                first_sample: run.samples().start as u32,
                 groups,
                 unused: [0; 2],
                 rules,
@@ -339,6 +315,6 @@ impl GpuExecutor {
                 size,
             )?;
         }
-        Ok((codes, infos))
+        Ok(Coded { codes, infos })
     }
 }

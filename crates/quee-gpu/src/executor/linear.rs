@@ -6,11 +6,12 @@ use quee_backbone::{ExecError, Linear, Norm};
 use quee_quant::Width;
 
 use super::products::{After, CodeOperands, FloatOperands};
-use super::{GpuExecutor, ROWS, buffer, mismatch};
+use super::{GpuExecutor, buffer, mismatch};
 use crate::engine::{Packed, PackedCodes, PackedFloats, columns};
-use crate::kernels;
 use crate::memory::{Block, Tensor};
 use crate::params::{Codes, Floats, RowsCodes, RowsFloat};
+use crate::recorder::Strides;
+use crate::tiles::{RowOperation, row_kernel};
 
 /// What follows a linear layer.
 #[derive(Clone, Copy)]
@@ -21,10 +22,13 @@ pub(super) enum Afterwards<'a> {
 }
 
 /// What happens to rows before they are quantized.
-#[derive(Clone, Copy)]
-pub(super) enum Before<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// Nothing.
     Nothing,
+    /// Layer normalisation.
     Norm(&'a Norm),
+    /// Softmax.
     Softmax,
 }
 
@@ -40,14 +44,14 @@ impl Before<'_> {
 }
 
 /// Rows of codes with scale, zero point and sum of each.
-pub(super) struct Coded {
+pub(crate) struct Coded {
     pub codes: Arc<Block>,
     pub infos: Arc<Block>,
 }
 
 /// Rows of a tensor, and where their codes go.
 #[derive(Clone, Copy)]
-pub(super) struct RowLayout {
+pub(crate) struct RowLayout {
     /// Rows of a head.
     pub tokens: usize,
     /// Heads of a sample; 1 where a sample's rows follow one another.
@@ -68,6 +72,13 @@ impl RowLayout {
         Self { tokens, heads: 1, d, start: 0, strides: [tokens * d, 0, d], columns: false }
     }
 
+    /// Whether the rows of all heads and samples follow one another, as do their codes.
+    fn is_plain(&self) -> bool {
+        let Self { tokens, heads, d, start, strides, columns } = *self;
+        let inside = heads == 1 || strides[1] == tokens * d;
+        !columns && start == 0 && strides[2] == d && inside && strides[0] == heads * tokens * d
+    }
+
     fn chunks(&self) -> usize {
         self.d.div_ceil(16)
     }
@@ -80,7 +91,7 @@ impl RowLayout {
 
 impl GpuExecutor {
     /// Quantizes the rows of `samples` samples.
-    pub(super) fn quantize(
+    pub(crate) fn quantize(
         &mut self,
         x: &Tensor,
         samples: usize,
@@ -99,30 +110,32 @@ impl GpuExecutor {
             Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
             _ => None,
         };
-        // Rows that follow one another can be cut anywhere, heads only between samples.
-        let loose = heads == 1 && !columns;
-        let (units, rows_each) = if loose { (samples * tokens, 1) } else { (samples, heads * tokens) };
-        let bytes =
-            if loose { [4 * d, 16 * chunks, 16] } else { [4 * strides[0], 16 * heads * matrix, 16 * heads * places] };
-        let most = self.most(ROWS) / rows_each.max(1);
-        for run in self.recorder().runs(site, units, &bytes, most)? {
+        let (kernel, each) = row_kernel(RowOperation::Quantize, self.gpu().is_tiled());
+        let recorder = self.recorder();
+        // Rows that follow one another can be cut anywhere, others only between heads. Rows of heads are counted as heads of one token.
+        let loose = layout.is_plain();
+        let (count, tokens) = if loose { ([samples * heads * tokens, 1], 1) } else { ([samples, heads], tokens) };
+        let strides = if loose { [d; 3] } else { strides };
+        let (matrix, places) = if loose { (chunks, 1) } else { (matrix, places) };
+        let head = [16 * matrix, 16 * places];
+        let x_strides = Strides { sample: strides[0], head: strides[1] };
+        for run in recorder.head_runs(site, count, &head, &[x_strides], self.most(each) / tokens.max(1))? {
             let recorder = self.recorder();
-            let [x_bytes, code_bytes, info_bytes] = bytes;
-            let x_span = recorder.span(x.data.buffer(), run.start * x_bytes, run.len() * x_bytes);
-            let code_span = recorder.span(codes.buffer(), run.start * code_bytes, run.len() * code_bytes);
-            let info_span = recorder.span(infos.buffer(), run.start * info_bytes, run.len() * info_bytes);
+            let (x_span, first) = run.part(recorder, x.data.buffer(), x_strides);
+            let code_span = recorder.part(codes.buffer(), &run.heads, head[0]);
+            let info_span = recorder.part(infos.buffer(), &run.heads, head[1]);
             let [gain, offset] = match &norm {
                 Some((gain, offset, _)) => [gain, offset].map(|part| recorder.span(buffer(part), 0, 4 * d)),
                 None => [recorder.nothing(), recorder.nothing()],
             };
             let flags = recorder.flags();
-            let rows = run.len() * rows_each;
+            let rows = run.heads.len() * tokens;
             let params = RowsCodes {
                 rows: rows as u32,
                 d: d as u32,
-                tokens: if loose { rows.max(1) as u32 } else { tokens as u32 },
-                heads: heads as u32,
-                x_at: x_span.at() + start as u32,
+                tokens: tokens as u32,
+                heads: count[1] as u32,
+                x_at: x_span.at() + first + start as u32,
                 x_sample: strides[0] as u32,
                 x_head: strides[1] as u32,
                 x_token: strides[2] as u32,
@@ -136,13 +149,13 @@ impl GpuExecutor {
                 info_at: info_span.at4(),
                 info_matrix: places as u32,
                 slot,
-                first_row: (run.start * rows_each) as u32,
+                first_row: (run.heads.start * tokens) as u32,
                 groups,
                 rules,
             };
             let operands = [x_span, gain, offset, code_span, info_span, flags];
-            let size = self.grid(rows, ROWS);
-            self.recorder_mut().dispatch(&kernels::ROWS_CODES, &[before.constant()], &params, &operands, size)?;
+            let size = self.grid(rows, each);
+            self.recorder_mut().dispatch(kernel, &[before.constant()], &params, &operands, size)?;
         }
         Ok(Coded { codes, infos })
     }
@@ -213,7 +226,7 @@ impl GpuExecutor {
         let packed = self.weights.linear(linear, width, self.engine.plan())?;
         let Packed::Codes(PackedCodes { panels, infos }) = &*packed else { unreachable!("packed at an integer width") };
         let chunks = k.div_ceil(16);
-        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], self.most_rows())? {
+        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], usize::MAX)? {
             let (first, m) = (rows.start + run.start, run.len());
             for panel in panels {
                 let recorder = self.recorder();
@@ -258,7 +271,7 @@ impl GpuExecutor {
         let (k, n) = (linear.inputs, linear.outputs);
         let packed = self.weights.linear(linear, Width::FLOAT, self.engine.plan())?;
         let Packed::Floats(PackedFloats { panels, bias }) = &*packed else { unreachable!("packed as floats") };
-        for run in self.recorder().runs(&linear.site, rows, &[4 * k, 4 * n], self.most_rows())? {
+        for run in self.recorder().runs(&linear.site, rows, &[4 * k, 4 * n], usize::MAX)? {
             let (first, m) = (run.start, run.len());
             for panel in panels {
                 let recorder = self.recorder();
@@ -314,7 +327,8 @@ impl GpuExecutor {
             Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
             _ => None,
         };
-        for run in self.recorder().runs(site, rows, &[4 * d], self.most(ROWS))? {
+        let (kernel, each) = row_kernel(RowOperation::Normalise, self.gpu().is_tiled());
+        for run in self.recorder().runs(site, rows, &[4 * d], self.most(each))? {
             let recorder = self.recorder();
             let x_span = self.floats(x, run.start * d, run.len() * d);
             let y_span = self.floats(&out, run.start * d, run.len() * d);
@@ -336,9 +350,9 @@ impl GpuExecutor {
                 eps: norm.as_ref().map_or(0.0, |(_, _, eps)| *eps),
                 y_at: y_span.at(),
             };
-            let size = self.grid(run.len(), ROWS);
+            let size = self.grid(run.len(), each);
             self.recorder_mut().dispatch(
-                &kernels::ROWS_FLOAT,
+                kernel,
                 &[before.constant()],
                 &params,
                 &[x_span, gain, offset, y_span],

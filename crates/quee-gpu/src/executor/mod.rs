@@ -4,10 +4,10 @@
 //! - `linear`: linear layers, with what stands before and after them
 //! - `attention`: attention and its parts
 //! - `moves`: operations that change places only, and elementwise ones
-//! - `single`: parts of operations on their own, for measuring
+//! - `single`: what measuring needs
 
-mod attention;
-mod linear;
+pub(crate) mod attention;
+pub(crate) mod linear;
 mod moves;
 mod performer;
 pub(crate) mod products;
@@ -24,14 +24,11 @@ use crate::memory::Tensor;
 use crate::params::{Rule, Rules};
 use crate::recorder::{Counts, Recorder, Span};
 use linear::Afterwards;
-pub(crate) use single::RowsBefore;
 
 /// Most groups of samples with widths of their own.
 const GROUPS: usize = 8;
 /// Invocations of a workgroup of the elementwise kernels.
 const ELEMENTS: usize = 64;
-/// Rows of a workgroup of the row kernels.
-const ROWS: usize = 32;
 
 /// Runs a backbone's program on a GPU: integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
 ///
@@ -73,7 +70,7 @@ impl GpuExecutor {
         self.recorder.as_ref().expect("there until the executor is dropped")
     }
 
-    fn recorder_mut(&mut self) -> &mut Recorder {
+    pub(crate) fn recorder_mut(&mut self) -> &mut Recorder {
         self.recorder.as_mut().expect("there until the executor is dropped")
     }
 
@@ -143,7 +140,7 @@ fn mismatch(op: &str, expected: &str, got: &[usize]) -> ExecError {
 }
 
 /// B, T and D of `[B, T, D]`.
-fn three(op: &str, x: &Tensor) -> Result<[usize; 3], ExecError> {
+pub(crate) fn three(op: &str, x: &Tensor) -> Result<[usize; 3], ExecError> {
     <[usize; 3]>::try_from(&*x.shape).map_err(|_| mismatch(op, "[B, T, D]", &x.shape))
 }
 

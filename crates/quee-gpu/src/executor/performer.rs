@@ -4,11 +4,12 @@ use quee_backbone::{ExecError, Performer};
 use quee_quant::Width;
 
 use super::products::{After, FloatOperands};
-use super::{ELEMENTS, GpuExecutor, ROWS, mismatch, three};
+use super::{ELEMENTS, GpuExecutor, mismatch, three};
 use crate::engine::{Packed, PackedFloats, columns};
 use crate::kernels;
 use crate::memory::Tensor;
 use crate::params::{Floats, PerformerFeatures, PerformerMix, PerformerSums};
+use crate::tiles::{RowOperation, row_kernel};
 
 impl GpuExecutor {
     /// Keys, queries and values `[B, T, 3·E]` to `[B, T, E]`.
@@ -85,8 +86,8 @@ impl GpuExecutor {
         let out = self.tensor(&[b, t, m])?;
         let packed = self.weights.linear(projection, Width::FLOAT, self.engine.plan())?;
         let Packed::Floats(PackedFloats { panels, .. }) = &*packed else { unreachable!("packed as floats") };
-        let most = self.most_rows().min(self.most(ROWS));
-        for run in self.recorder().runs(&performer.site, b * t, &[4 * width, 4 * m], most)? {
+        let (kernel, each) = row_kernel(RowOperation::Features, self.gpu().is_tiled());
+        for run in self.recorder().runs(&performer.site, b * t, &[4 * width, 4 * m], self.most(each))? {
             let rows = run.len();
             let x = self.floats(kqv, run.start * width, rows * width);
             let y = self.floats(&out, run.start * m, rows * m);
@@ -129,8 +130,8 @@ impl GpuExecutor {
                 products_at: y.at(),
                 unused: [0; 2],
             };
-            let size = self.grid(rows, ROWS);
-            self.recorder_mut().dispatch(&kernels::PERFORMER_FEATURES, &[], &params, &[x, y], size)?;
+            let size = self.grid(rows, each);
+            self.recorder_mut().dispatch(kernel, &[], &params, &[x, y], size)?;
         }
         Ok(out)
     }

@@ -1,11 +1,13 @@
-//! Products of matrices: which kernel, how many workgroups.
+//! Products of matrices: cut into dispatches, each run by the kernel that the table of tiles names.
+
+use std::ops::Range;
 
 use quee_backbone::ExecError;
 
 use super::GpuExecutor;
-use crate::kernels::{self, Source};
 use crate::params::{Codes, Floats};
-use crate::recorder::Span;
+use crate::recorder::{Recorder, Span};
+use crate::tiles::{Operands, Shape, Tile};
 
 /// What happens to the outputs of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,35 +18,8 @@ pub(crate) enum After {
 }
 
 impl After {
-    fn constant(self) -> (&'static str, f64) {
+    pub fn constant(self) -> (&'static str, f64) {
         ("AFTER", f64::from(self as u8))
-    }
-}
-
-/// A kernel for products, with how much of the result a workgroup computes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ProductKernel {
-    pub source: &'static Source,
-    /// Override constants besides `AFTER`.
-    pub constants: &'static [(&'static str, f64)],
-    /// Rows and columns of a workgroup.
-    pub tile: [usize; 2],
-}
-
-/// Rows and columns that a workgroup of the direct kernels computes.
-const DIRECT: [usize; 2] = [8, 64];
-
-/// Kernels for products of codes. All give the same bits.
-pub(crate) const CODE_KERNELS: &[ProductKernel] =
-    &[ProductKernel { source: &kernels::MATMUL_CODES, constants: &[], tile: DIRECT }];
-
-/// Kernels for products of floats. All sum in the same order.
-pub(crate) const FLOAT_KERNELS: &[ProductKernel] =
-    &[ProductKernel { source: &kernels::MATMUL_FLOAT, constants: &[], tile: DIRECT }];
-
-impl ProductKernel {
-    fn with(&self, after: After) -> Vec<(&'static str, f64)> {
-        std::iter::once(after.constant()).chain(self.constants.iter().copied()).collect()
     }
 }
 
@@ -68,11 +43,6 @@ pub(crate) struct FloatOperands {
 }
 
 impl GpuExecutor {
-    /// Most rows of one product: one axis of the dispatch.
-    pub(super) fn most_rows(&self) -> usize {
-        self.recorder().workgroups() * DIRECT[0]
-    }
-
     /// Most independent products of one dispatch.
     pub(super) fn most_products(&self) -> usize {
         self.recorder().workgroups()
@@ -85,30 +55,9 @@ impl GpuExecutor {
         operands: CodeOperands,
         after: After,
     ) -> Result<(), ExecError> {
-        self.product_codes_by(&CODE_KERNELS[0], params, operands, after)
-    }
-
-    /// Products of codes by a kernel of the caller's choice.
-    pub(crate) fn product_codes_by(
-        &mut self,
-        kernel: &ProductKernel,
-        params: Codes,
-        operands: CodeOperands,
-        after: After,
-    ) -> Result<(), ExecError> {
-        let CodeOperands { a, a_infos, b, b_infos, residual, out } = operands;
-        let params = Codes {
-            a_at: params.a_at + a.at4(),
-            a_info_at: params.a_info_at + a_infos.at4(),
-            b_at: params.b_at + b.at4(),
-            b_info_at: params.b_info_at + b_infos.at4(),
-            residual_at: params.residual_at + residual.at(),
-            out_at: params.out_at + out.at(),
-            ..params
-        };
-        let size = grid(&kernel.tile, params.m, params.n, params.batch);
-        let operands = [a, a_infos, b, b_infos, residual, out];
-        self.recorder_mut().dispatch(kernel.source, &kernel.with(after), &params, &operands, size)
+        let shape = shape(Operands::Codes, [params.m, params.n, params.k, params.batch]);
+        let tile = self.gpu().tile(shape);
+        record_codes(self.recorder_mut(), tile, after.constant(), params, operands)
     }
 
     /// `params.batch` products of floats.
@@ -118,32 +67,96 @@ impl GpuExecutor {
         operands: FloatOperands,
         after: After,
     ) -> Result<(), ExecError> {
-        self.product_floats_by(&FLOAT_KERNELS[0], params, operands, after)
-    }
-
-    /// Products of floats by a kernel of the caller's choice.
-    pub(crate) fn product_floats_by(
-        &mut self,
-        kernel: &ProductKernel,
-        params: Floats,
-        operands: FloatOperands,
-        after: After,
-    ) -> Result<(), ExecError> {
-        let FloatOperands { a, b, bias, residual, out } = operands;
-        let params = Floats {
-            a_at: params.a_at + a.at(),
-            b_at: params.b_at + b.at4(),
-            bias_at: params.bias_at + bias.at(),
-            residual_at: params.residual_at + residual.at(),
-            out_at: params.out_at + out.at(),
-            ..params
-        };
-        let size = grid(&kernel.tile, params.m, params.n, params.batch);
-        let operands = [a, b, bias, residual, out];
-        self.recorder_mut().dispatch(kernel.source, &kernel.with(after), &params, &operands, size)
+        let shape = shape(Operands::Floats, [params.m, params.n, params.k, params.batch]);
+        let tile = self.gpu().tile(shape);
+        record_floats(self.recorder_mut(), tile, after.constant(), params, operands)
     }
 }
 
-fn grid([rows, columns]: &[usize; 2], m: u32, n: u32, batch: u32) -> [usize; 3] {
-    [(n as usize).div_ceil(*columns), (m as usize).div_ceil(*rows), batch as usize]
+fn shape(operands: Operands, sizes: [u32; 4]) -> Shape {
+    let [m, n, k, batch] = sizes.map(|size| size as usize);
+    Shape { operands, m, n, k, batch }
+}
+
+/// Records the dispatches of `params.batch` products of codes; `constant` is `AFTER` or `RAW`.
+pub(crate) fn record_codes(
+    recorder: &mut Recorder,
+    tile: &Tile,
+    constant: (&'static str, f64),
+    params: Codes,
+    operands: CodeOperands,
+) -> Result<(), ExecError> {
+    let constants: Vec<_> = tile.constants.iter().copied().chain([constant]).collect();
+    let CodeOperands { a, a_infos, b, b_infos, residual, out } = operands;
+    let starts = [&a, &a_infos, &b, &b_infos].map(Span::at4);
+    let (residual_at, out_at) = (residual.at(), out.at());
+    let operands = [a, a_infos, b, b_infos, residual, out];
+    for part in parts(tile, params.m, params.n, recorder.workgroups()) {
+        let (i, j) = (part.rows.start, part.columns.start);
+        let params = Codes {
+            m: part.rows.len() as u32,
+            n: part.columns.len() as u32,
+            a_at: params.a_at + starts[0] + i * params.chunks,
+            a_info_at: params.a_info_at + starts[1] + i,
+            b_at: params.b_at + starts[2] + j,
+            b_info_at: params.b_info_at + starts[3] + j,
+            residual_at: params.residual_at + residual_at + i * params.out_row + j,
+            out_at: params.out_at + out_at + i * params.out_row + j,
+            ..params
+        };
+        recorder.dispatch(tile.source, &constants, &params, &operands, part.grid(tile, params.batch))?;
+    }
+    Ok(())
+}
+
+/// Records the dispatches of `params.batch` products of floats.
+pub(crate) fn record_floats(
+    recorder: &mut Recorder,
+    tile: &Tile,
+    constant: (&'static str, f64),
+    params: Floats,
+    operands: FloatOperands,
+) -> Result<(), ExecError> {
+    let constants: Vec<_> = tile.constants.iter().copied().chain([constant]).collect();
+    let FloatOperands { a, b, bias, residual, out } = operands;
+    let (a_at, b_at) = (a.at(), b.at4());
+    let (bias_at, residual_at, out_at) = (bias.at(), residual.at(), out.at());
+    let operands = [a, b, bias, residual, out];
+    for part in parts(tile, params.m, params.n, recorder.workgroups()) {
+        let (i, j) = (part.rows.start, part.columns.start);
+        let params = Floats {
+            m: part.rows.len() as u32,
+            n: part.columns.len() as u32,
+            a_at: params.a_at + a_at + i * params.a_row,
+            b_at: params.b_at + b_at + j,
+            bias_at: params.bias_at + bias_at + j,
+            residual_at: params.residual_at + residual_at + i * params.out_row + j,
+            out_at: params.out_at + out_at + i * params.out_row + j,
+            ..params
+        };
+        recorder.dispatch(tile.source, &constants, &params, &operands, part.grid(tile, params.batch))?;
+    }
+    Ok(())
+}
+
+/// Rows and columns of one dispatch.
+struct Part {
+    rows: Range<u32>,
+    columns: Range<u32>,
+}
+
+impl Part {
+    fn grid(&self, tile: &Tile, batch: u32) -> [usize; 3] {
+        [self.columns.len().div_ceil(tile.columns), self.rows.len().div_ceil(tile.rows), batch as usize]
+    }
+}
+
+/// Cuts a product into parts with at most `workgroups` workgroups along an axis.
+fn parts(tile: &Tile, m: u32, n: u32, workgroups: usize) -> impl Iterator<Item = Part> {
+    let ranges = move |end: u32, each: usize| {
+        let step = u32::try_from(workgroups * each).unwrap_or(u32::MAX);
+        (0..end).step_by(step as usize).map(move |first| first..end.min(first.saturating_add(step)))
+    };
+    let (rows, columns) = (tile.rows, tile.columns);
+    ranges(m, rows).flat_map(move |rows| ranges(n, columns).map(move |columns| Part { rows: rows.clone(), columns }))
 }

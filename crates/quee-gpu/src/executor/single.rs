@@ -1,46 +1,16 @@
-//! Parts of operations on their own, for measuring: each call records one dispatch.
+//! What measuring needs of an executor: kernels without an operation around them, and the time that a recording takes.
 
 use std::sync::Arc;
 
-use quee_backbone::params::AttentionOperand;
-use quee_backbone::{Attention, ExecError, Norm, Value};
+use quee_backbone::ExecError;
 
 use super::GpuExecutor;
-use super::attention::Sizes;
-use super::linear::{Before, RowLayout};
 use crate::clock::Clock;
 use crate::kernels::Source;
-use crate::memory::{Block, Tensor};
+use crate::memory::Block;
 use crate::recorder::Span;
 
-/// What stands before the quantization of rows.
-#[derive(Clone, Debug)]
-pub(crate) enum RowsBefore {
-    Nothing,
-    Norm(Norm),
-    Softmax,
-}
-
 impl GpuExecutor {
-    /// Quantizes the rows of `[B, T, D]`.
-    pub(crate) fn single_rows_codes(&mut self, x: &Value, before: &RowsBefore, site: &str) -> Result<(), ExecError> {
-        let x: &Tensor = x.get()?;
-        let [samples, tokens, d] = super::three(site, x)?;
-        let before = match before {
-            RowsBefore::Nothing => Before::Nothing,
-            RowsBefore::Norm(norm) => Before::Norm(norm),
-            RowsBefore::Softmax => Before::Softmax,
-        };
-        self.quantize(x, samples, RowLayout::plain(tokens, d), before, site).map(drop)
-    }
-
-    /// Quantizes the values inside `[B, T, 3·H·d]`.
-    pub(crate) fn single_values_codes(&mut self, qkv: &Value, attention: &Attention) -> Result<(), ExecError> {
-        let qkv: &Tensor = qkv.get()?;
-        let site = attention.operand_site(AttentionOperand::Value);
-        self.quantize_values(qkv, Sizes::of(qkv, attention)?, &site).map(drop)
-    }
-
     /// Records a kernel as it is.
     pub(crate) fn single<P: bytemuck::Pod>(
         &mut self,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use quee_backbone::{Executor, Linear, Param, QuantPlan, Value};
-use quee_gpu::bench::{Bench, Case, Effort, Product, median};
+use quee_gpu::bench::{Bench, Case, Effort, median};
+use quee_gpu::tiles::{Operands, Shape};
 use quee_gpu::{Gpu, GpuEngine, GpuExecutor};
 use quee_quant::{WeightQuantizer, Width};
 use quee_train::{ProductChain, TrainDevice, TrainError};
@@ -27,28 +28,29 @@ pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<R
     }
     let products = Bench::products(effort);
     let stage = Stage::start("beside burn-wgpu", products.len());
-    for product in products {
+    for &shape in products {
         cancel.check()?;
-        rows.extend(compare(gpu, &device, effort, product)?);
+        rows.extend(compare(gpu, &device, effort, shape)?);
         stage.advance(1);
     }
     stage.finish(device.name());
     Ok(format!("burn-wgpu: {}", device.name()))
 }
 
-fn compare(gpu: &Arc<Gpu>, device: &TrainDevice, effort: Effort, product: &Product) -> Result<Vec<Row>> {
+fn compare(gpu: &Arc<Gpu>, device: &TrainDevice, effort: Effort, shape: Shape) -> Result<Vec<Row>> {
     let engine = GpuEngine::on(Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), Arc::clone(gpu));
     let mut bench = Bench::new(&engine, effort)?;
-    let &Product { m, n, k, .. } = product;
+    let Shape { m, n, k, .. } = shape;
     let burn = ProductChain::new(device, m, n, k);
     // Two products at least: a chain closes after two.
     burn.time(1)?;
     let pairs = ((effort.seconds / burn.time(1)?) as usize).clamp(1, 64);
     burn.time(pairs)?;
 
-    let cases = bench.products_of(product)?;
+    let mut cases = bench.tiles(shape)?;
+    cases.extend(bench.tiles(Shape { operands: Operands::Floats, ..shape })?);
     let mut layers = [Width::new(8, 8).expect("8 bits are a width"), Width::FLOAT]
-        .map(|width| Layers::new(&engine, product, width))
+        .map(|width| Layers::new(&engine, shape, width))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     let mut times = vec![Vec::new(); 1 + cases.len() + layers.len()];
@@ -70,11 +72,11 @@ fn compare(gpu: &Arc<Gpu>, device: &TrainDevice, effort: Effort, product: &Produ
         section: SECTION,
         name: name.into(),
         variant: variant.into(),
-        shape: product.to_string(),
+        shape: shape.to_string(),
         clock: "host clock",
         runs: effort.runs,
         seconds: Some(seconds_of),
-        operations: Some(product.operations() / seconds_of),
+        operations: Some(shape.arithmetic() / seconds_of),
         ratio: Some(seconds[0] / seconds_of),
         ..Row::default()
     };
@@ -93,8 +95,8 @@ struct Layers {
 }
 
 impl Layers {
-    fn new(engine: &Arc<GpuEngine>, product: &Product, width: Width) -> Result<Self> {
-        let &Product { m, n, k, .. } = product;
+    fn new(engine: &Arc<GpuEngine>, shape: Shape, width: Width) -> Result<Self> {
+        let Shape { m, n, k, .. } = shape;
         let mut executor = engine.executor()?;
         executor.set_width(width)?;
         let start = executor.input(&[1, m, k], &noise(m * k, 1.0))?;
