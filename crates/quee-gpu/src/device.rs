@@ -22,6 +22,9 @@ pub struct GpuOptions {
     pub memory: Option<u64>,
     /// Most bytes that packed weights keep between uses; the least recently used make room.
     pub weight_memory: u64,
+    /// Whether weights of 2 to 7 bits stay packed on the device, so that `b` bits take `b / 8` of the memory of codes in bytes, and are expanded
+    /// each time before they are used.
+    pub packed_weights: bool,
     /// Smaller limits than the adapter's; for tests of what happens on small adapters.
     pub limits: Option<SmallLimits>,
     /// Kernels made for discrete GPUs (`true`) or for software adapters (`false`); without it, by the kind of the adapter.
@@ -30,7 +33,15 @@ pub struct GpuOptions {
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        Self { adapter: None, power: Power::High, memory: None, weight_memory: 2 << 30, limits: None, tiled: None }
+        Self {
+            adapter: None,
+            power: Power::High,
+            memory: None,
+            weight_memory: 2 << 30,
+            packed_weights: false,
+            limits: None,
+            tiled: None,
+        }
     }
 }
 

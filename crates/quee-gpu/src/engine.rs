@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quee_backbone::{ExecError, Linear, Param, QuantPlan};
-use quee_quant::{QuantWeight, Width};
+use quee_quant::{QuantWeight, Width, packing};
 
 use crate::device::{Gpu, GpuOptions, Memory};
 use crate::error::GpuError;
@@ -113,7 +113,8 @@ impl GpuEngine {
 pub(crate) struct Panel {
     /// The columns.
     pub columns: std::ops::Range<usize>,
-    /// Their codes, `[chunks, width]` times 16, or their values, `[chunks, width]` times 4.
+    /// Their codes, `[chunks, width]` times 16, or those in planes (`quee_quant::packing`, `width` rows), or their values, `[chunks, width]`
+    /// times 4.
     pub content: Memory,
 }
 
@@ -121,6 +122,8 @@ pub(crate) struct Panel {
 pub(crate) struct PackedCodes {
     /// All columns.
     pub panels: Vec<Panel>,
+    /// Bits of a code where the panels hold planes.
+    pub planes: Option<u8>,
     /// Scale, 0, sum of codes and bias of each column, `[width]`.
     pub infos: Memory,
 }
@@ -209,15 +212,17 @@ impl Weights {
                 return Ok(Packed::Floats(PackedFloats { panels, bias }));
             }
             let weight = QuantWeight::quantize(&linear.weight.data, n, k, width.weight_bits(), plan.weights);
-            let panels = self.panels(n, 16 * k.div_ceil(16), |columns| {
-                self.gpu.upload(bytemuck::cast_slice(&pack_codes(
-                    columns.len(),
-                    k,
-                    &weight.codes[columns.start * k..columns.end * k],
-                )))
+            // Codes of 8 bits fill their bytes.
+            let planes = Some(weight.bits).filter(|&bits| self.gpu.options().packed_weights && bits < 8);
+            let panels = self.panels(n, 16 * k.div_ceil(16), |part| {
+                let codes = &weight.codes[part.start * k..part.end * k];
+                match planes {
+                    Some(bits) => self.gpu.upload(bytemuck::cast_slice(&pack_planes(part.len(), k, bits, codes))),
+                    None => self.gpu.upload(bytemuck::cast_slice(&pack_codes(part.len(), k, codes))),
+                }
             })?;
             let infos = self.gpu.upload(bytemuck::cast_slice(&column_infos(&weight, bias)))?;
-            Ok(Packed::Codes(PackedCodes { panels, infos }))
+            Ok(Packed::Codes(PackedCodes { panels, planes, infos }))
         })
     }
 
@@ -303,6 +308,13 @@ pub(crate) fn pack_codes(n: usize, k: usize, codes: &[i8]) -> Vec<i8> {
         }
     }
     packed
+}
+
+/// Codes `[n, k]` to planes of `width` rows, 0 beyond n.
+fn pack_planes(n: usize, k: usize, bits: u8, codes: &[i8]) -> Vec<u32> {
+    let width = columns(n);
+    let padded: Vec<i8> = codes.iter().copied().chain(std::iter::repeat_n(0, (width - n) * k)).collect();
+    packing::pack(width, k, bits, &padded)
 }
 
 /// Values `[n, k]` to `[chunks, width, 4]`, 0 beyond K and n.

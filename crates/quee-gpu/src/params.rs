@@ -63,6 +63,8 @@ params! {
         heads: u32, x_at: u32, x_sample: u32, x_head: u32,
         x_column: u32, x_row: u32, y_at: u32, unused: u32,
     }
+    /// `expand_codes.wgsl`.
+    ExpandCodes { first: u32, count: u32, blocks: u32, width: u32, codes_at: u32, unused: [u32; 3] }
     /// `unfold.wgsl`.
     Unfold {
         count: u32, channels: u32, height: u32, width: u32,

@@ -3,16 +3,18 @@
 //! Vocabulary: a real number `x` is stored as an integer *code* `q` with `x ≈ (q − zero) · scale`.
 //! Weights are symmetric (`zero = 0`) with one scale per output channel; activations are asymmetric, with one
 //! scale and zero point per row (a *row* is one token of one sample) that may be the same for all rows.
-//! All codes live in `i8`, whatever the bit-width.
+//! Codes are computed with as `i8`, whatever the bit-width.
 //!
 //! - [`Width`]: a pair of bit-widths, `w4a8`, or float
 //! - [`weight`]: symmetric per-channel weight quantizers
 //! - [`activation`]: scale and zero point from a range; per-token dynamic quantization
 //! - [`observe`]: static ranges from calibration values
+//! - [`packing`]: codes of few bits in memory
 //! - [`mod@reference`]: integer matrix product and quantized linear layer, one scalar at a time
 
 pub mod activation;
 pub mod observe;
+pub mod packing;
 pub mod reference;
 pub mod weight;
 mod width;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use quee_backbone::{ExecError, Linear, Norm};
-use quee_quant::Width;
+use quee_quant::{Width, packing};
 
 use super::products::{After, CodeOperands, FloatOperands};
-use super::{GpuExecutor, buffer, mismatch};
-use crate::engine::{Packed, PackedCodes, PackedFloats, columns};
+use super::{ELEMENTS, GpuExecutor, buffer, mismatch};
+use crate::engine::{Packed, PackedCodes, PackedFloats, Panel, columns};
+use crate::kernels;
 use crate::memory::{Block, Tensor};
-use crate::params::{Codes, Floats, RowsCodes, RowsFloat};
+use crate::params::{Codes, ExpandCodes, Floats, RowsCodes, RowsFloat};
 use crate::recorder::Strides;
 use crate::tiles::{RowOperation, row_kernel};
 
@@ -224,13 +225,17 @@ impl GpuExecutor {
     ) -> Result<(), ExecError> {
         let (k, n) = (linear.inputs, linear.outputs);
         let packed = self.weights.linear(linear, width, self.engine.plan())?;
-        let Packed::Codes(PackedCodes { panels, infos }) = &*packed else { unreachable!("packed at an integer width") };
+        let Packed::Codes(PackedCodes { panels, planes, infos }) = &*packed else {
+            unreachable!("packed at an integer width")
+        };
         let chunks = k.div_ceil(16);
-        for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], usize::MAX)? {
-            let (first, m) = (rows.start + run.start, run.len());
-            for panel in panels {
+        for panel in panels {
+            let (j, part) = (panel.columns.start, panel.columns.len());
+            let expanded = planes.map(|bits| self.expand(panel, k, bits)).transpose()?;
+            let codes = expanded.as_ref().map_or(&panel.content.buffer, |block| block.buffer());
+            for run in self.recorder().runs(&linear.site, rows.len(), &[16 * chunks, 4 * n], usize::MAX)? {
+                let (first, m) = (rows.start + run.start, run.len());
                 let recorder = self.recorder();
-                let (j, part) = (panel.columns.start, panel.columns.len());
                 let params = Codes {
                     m: m as u32,
                     n: part as u32,
@@ -248,7 +253,7 @@ impl GpuExecutor {
                 let operands = CodeOperands {
                     a: recorder.span(coded.codes.buffer(), 16 * first * chunks, 16 * m * chunks),
                     a_infos: recorder.span(coded.infos.buffer(), 16 * first, 16 * m),
-                    b: recorder.span(&panel.content.buffer, 0, 16 * chunks * columns(part)),
+                    b: recorder.span(codes, 0, 16 * chunks * columns(part)),
                     b_infos: recorder.span(&infos.buffer, 16 * j, 16 * part),
                     residual: residual.map_or_else(|| recorder.nothing(), |r| self.floats(r, first * n, m * n)),
                     out: self.floats(out, first * n, m * n),
@@ -257,6 +262,32 @@ impl GpuExecutor {
             }
         }
         Ok(())
+    }
+
+    /// The codes `[chunks, width]` of a panel that is kept in planes.
+    fn expand(&mut self, panel: &Panel, k: usize, bits: u8) -> Result<Arc<Block>, ExecError> {
+        let (width, blocks) = (columns(panel.columns.len()), k.div_ceil(packing::BLOCK));
+        let count = k.div_ceil(16) * width;
+        let codes = self.block(16 * count)?;
+        let most = self.most(ELEMENTS);
+        for first in (0..count).step_by(most) {
+            let recorder = self.recorder();
+            let source = recorder.span(&panel.content.buffer, 0, 4 * packing::words(width, k, bits));
+            let target = recorder.span(codes.buffer(), 0, 16 * count);
+            let here = most.min(count - first);
+            let params = ExpandCodes {
+                first: first as u32,
+                count: here as u32,
+                blocks: blocks as u32,
+                width: width as u32,
+                codes_at: target.at4(),
+                unused: [0; 3],
+            };
+            let constants = [("BITS", f64::from(bits))];
+            let size = self.grid(here, ELEMENTS);
+            self.recorder_mut().dispatch(&kernels::EXPAND_CODES, &constants, &params, &[source, target], size)?;
+        }
+        Ok(codes)
     }
 
     fn linear_floats(

@@ -4,6 +4,7 @@
 //! and with small limits. All must give the same bits.
 
 mod add;
+mod expand_codes;
 mod gelu;
 mod matmul_codes;
 mod matmul_float;
