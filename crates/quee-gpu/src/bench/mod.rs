@@ -3,10 +3,12 @@
 //! - [`Bench`]: takes times on an adapter
 //! - [`Case`]: a kernel at a shape; [`Bench::cases`]: those that vision transformers consist of
 //! - [`Peaks`]: what the adapter reaches in kernels that do nothing else
+//! - [`Bench::fastest`]: the best tile of a product
 //!
 //! A time is that of many equal dispatches in one submission, divided by their number; the median of several such runs, after others that warm up.
 //! All dispatches of a run write the same memory, so each waits for the one before it, as kernels that feed each other do.
 
+mod fastest;
 mod peaks;
 mod products;
 mod rows;
@@ -24,6 +26,7 @@ use crate::executor::GpuExecutor;
 use crate::recorder::DISPATCHES;
 use crate::tiles::{Operands, Shape};
 
+pub use fastest::Fastest;
 pub use peaks::{Peak, Peaks};
 
 /// How much time measuring may take.
