@@ -186,6 +186,11 @@ impl Gpu {
         set.get(&shape.class()).copied().unwrap_or_else(|| tiles::usual(shape, self.is_tiled()))
     }
 
+    /// Classes of shapes whose kernel was set.
+    pub fn chosen(&self) -> usize {
+        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Sets the kernel for all products of the class of `shape`. Results stay the same, bit for bit.
     ///
     /// # Panics

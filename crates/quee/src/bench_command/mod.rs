@@ -19,6 +19,7 @@ use quee_gpu::bench::Effort;
 use quee_gpu::{Gpu, GpuOptions};
 
 use crate::cancel::Cancel;
+use crate::folders;
 use crate::output::write_whole;
 use table::Row;
 
@@ -58,7 +59,8 @@ pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<String> {
             format!("{}: cannot create the folder; hint: choose another with --csv", folder.display())
         })?;
     }
-    let gpu = Gpu::open(&GpuOptions { adapter: args.adapter.clone(), ..GpuOptions::default() })?;
+    let options = GpuOptions { adapter: args.adapter.clone(), tuning: folders::tuning(), ..GpuOptions::default() };
+    let gpu = Gpu::open(&options)?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
     let mut rows = Vec::new();
     let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut rows)?;
@@ -70,7 +72,7 @@ pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<String> {
     text += &table::text(&rows);
     text += &format!("{comparison}\n");
     if let Some(folder) = &args.csv {
-        let path = folder.join(format!("bench-{}.csv", slug(&gpu)));
+        let path = folder.join(format!("bench-{}.csv", gpu.info().slug()));
         write(&path, &table::csv(&rows, &gpu))?;
         text += &format!("{}\n", path.display());
     }
@@ -86,23 +88,12 @@ fn heading(gpu: &Arc<Gpu>, clock: &str) -> String {
     let info = gpu.info();
     let warning = if info.is_software() { format!("WARNING: {SOFTWARE}\n") } else { String::new() };
     format!(
-        "{warning}adapter: {} ({}, {}), driver {}\nquee {}, times of kernels by {clock}\n",
+        "{warning}adapter: {} ({}, {}), driver {}\nquee {}, times of kernels by {clock}; {} choices of `quee tune` in blocks and networks\n",
         info.name,
         info.interface,
         info.kind,
         info.driver,
         env!("CARGO_PKG_VERSION"),
+        gpu.chosen(),
     )
-}
-
-/// Adapter and driver as part of a file name.
-pub fn slug(gpu: &Gpu) -> String {
-    let info = gpu.info();
-    let plain = |text: &str| {
-        let kept: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-        let words: Vec<&str> = kept.split('-').filter(|word| !word.is_empty()).collect();
-        words.join("-").to_lowercase()
-    };
-    let name: String = [&info.name, &info.driver].map(|text| plain(text)).join("_");
-    name.chars().take(120).collect()
 }
