@@ -85,6 +85,17 @@ impl AdapterInfo {
         }
     }
 
+    /// Name and driver as part of a file name.
+    pub fn slug(&self) -> String {
+        let plain = |text: &str| {
+            let kept: String =
+                text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+            let words: Vec<&str> = kept.split('-').filter(|word| !word.is_empty()).collect();
+            words.join("-").to_lowercase()
+        };
+        format!("{}_{}", plain(&self.name), plain(&self.driver)).chars().take(120).collect()
+    }
+
     /// Whether the processor plays a GPU.
     pub fn is_software(&self) -> bool {
         self.kind == Kind::Software

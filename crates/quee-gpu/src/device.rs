@@ -1,6 +1,7 @@
 //! An open adapter: its device and queue, its pipelines, its memory.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,7 @@ use crate::adapter::{self, AdapterInfo, Power};
 use crate::error::GpuError;
 use crate::kernels::{Binding, Source};
 use crate::tiles::{self, Shape, Tile};
+use crate::tuning;
 
 /// What to open, and how much of it to use.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,8 @@ pub struct GpuOptions {
     /// Whether weights of 2 to 7 bits stay packed on the device, so that `b` bits take `b / 8` of the memory of codes in bytes, and are expanded
     /// each time before they are used.
     pub packed_weights: bool,
+    /// Folder with files of tiles that were measured ([`tuning`](crate::tuning)); that of the adapter is used where there is one.
+    pub tuning: Option<PathBuf>,
     /// Smaller limits than the adapter's; for tests of what happens on small adapters.
     pub limits: Option<SmallLimits>,
     /// Kernels made for discrete GPUs (`true`) or for software adapters (`false`); without it, by the kind of the adapter.
@@ -40,6 +44,7 @@ impl Default for GpuOptions {
             weight_memory: 2 << 30,
             packed_weights: false,
             limits: None,
+            tuning: None,
             tiled: None,
         }
     }
@@ -129,7 +134,7 @@ impl Gpu {
             usage: wgpu::BufferUsages::STORAGE,
             mapped_at_creation: false,
         });
-        Ok(Arc::new(Self {
+        let gpu = Self {
             device,
             queue,
             info,
@@ -140,7 +145,11 @@ impl Gpu {
             health,
             allocated: Arc::default(),
             nothing,
-        }))
+        };
+        if let Some(folder) = &options.tuning {
+            tuning::load(&gpu, folder);
+        }
+        Ok(Arc::new(gpu))
     }
 
     /// The adapter.
@@ -175,6 +184,11 @@ impl Gpu {
     pub fn tile(&self, shape: Shape) -> &'static Tile {
         let set = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
         set.get(&shape.class()).copied().unwrap_or_else(|| tiles::usual(shape, self.is_tiled()))
+    }
+
+    /// Classes of shapes whose kernel was set.
+    pub fn chosen(&self) -> usize {
+        self.tiles.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Sets the kernel for all products of the class of `shape`. Results stay the same, bit for bit.

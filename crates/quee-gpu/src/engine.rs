@@ -323,7 +323,7 @@ fn pack_planes(n: usize, k: usize, bits: u8, codes: &[i8]) -> Vec<u32> {
 }
 
 /// Values `[n, k]` to `[chunks, width, 4]`, 0 beyond K and n.
-fn pack_floats(n: usize, k: usize, values: &[f32]) -> Vec<f32> {
+pub(crate) fn pack_floats(n: usize, k: usize, values: &[f32]) -> Vec<f32> {
     let (width, chunks) = (columns(n), k.div_ceil(4));
     let mut packed = vec![0.0; chunks * width * 4];
     for (j, row) in values.chunks_exact(k.max(1)).enumerate() {

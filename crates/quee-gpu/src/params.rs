@@ -100,6 +100,10 @@ params! {
         count: u32, tokens: u32, m: u32, d: u32,
         features_at: u32, sums_at: u32, y_at: u32, eps: f32,
     }
+    /// `peak_dot.wgsl` and `peak_fma.wgsl`.
+    PeakChains { rounds: u32, out_at: u32, unused: [u32; 2] }
+    /// `peak_copy.wgsl`.
+    PeakCopy { count: u32, x_at: u32, y_at: u32, unused: u32 }
 }
 
 impl Rule {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quee_backbone::ExecError;
 
+use crate::clock::{Clock, Stamps};
 use crate::device::{Gpu, Memory, Pipeline};
 use crate::kernels::{Binding, Source};
 use crate::memory::Pool;
@@ -14,7 +15,7 @@ use crate::memory::Pool;
 /// Bytes between the parameters of two dispatches: a multiple of what every adapter asks for, and enough for the largest.
 const PARAMS: usize = 512;
 /// Dispatches of one command buffer; beyond, another one is begun.
-const DISPATCHES: usize = 512;
+pub(crate) const DISPATCHES: usize = 512;
 /// Places that can report NaN or infinity.
 const FLAGS: usize = 512;
 
@@ -218,7 +219,7 @@ impl Recorder {
         }
         let pipeline = self.gpu.pipeline(source, constants)?;
         if self.dispatches.len() == DISPATCHES {
-            self.submit(None)?;
+            self.submit(None, None)?;
         }
         let bytes = bytemuck::bytes_of(params);
         assert!(bytes.len() <= PARAMS && operands.len() + 1 == source.bindings.len(), "{}", source.name);
@@ -253,8 +254,13 @@ impl Recorder {
         Ok(())
     }
 
-    /// Hands everything recorded over; with `copy`, bytes of a buffer go to the staging buffer afterwards.
-    fn submit(&mut self, copy: Option<(&wgpu::Buffer, u64)>) -> Result<Option<wgpu::SubmissionIndex>, ExecError> {
+    /// Hands everything recorded over; with `copy`, bytes of a buffer go to the staging buffer afterwards, and with `stamps`, the times
+    /// at which the first dispatch began and the last one ended are kept.
+    fn submit(
+        &mut self,
+        copy: Option<(&wgpu::Buffer, u64)>,
+        stamps: Option<&Stamps>,
+    ) -> Result<Option<wgpu::SubmissionIndex>, ExecError> {
         if self.dispatches.is_empty() && copy.is_none() {
             return Ok(None);
         }
@@ -264,8 +270,10 @@ impl Recorder {
         }
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         if !self.dispatches.is_empty() {
-            let mut pass =
-                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: None });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: stamps.map(Stamps::writes),
+            });
             for dispatch in &self.dispatches {
                 pass.set_pipeline(&dispatch.pipeline.pipeline);
                 pass.set_bind_group(0, &dispatch.group, &[dispatch.params]);
@@ -277,6 +285,9 @@ impl Recorder {
             let staging = &self.staging.as_ref().expect("made before the copy").buffer;
             encoder.copy_buffer_to_buffer(&self.flags.buffer, 0, staging, 0, (FLAGS * 4) as u64);
             encoder.copy_buffer_to_buffer(buffer, 0, staging, (FLAGS * 4) as u64, bytes);
+        }
+        if let Some(stamps) = stamps {
+            stamps.resolve(&mut encoder);
         }
         let index = gpu.queue.submit([encoder.finish()]);
         let count = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
@@ -292,10 +303,21 @@ impl Recorder {
 
     /// Runs everything recorded and waits for it.
     pub fn wait(&mut self) -> Result<(), ExecError> {
-        match self.submit(None)? {
+        match self.submit(None, None)? {
             Some(index) => self.poll(index),
             None => Ok(()),
         }
+    }
+
+    /// Runs everything recorded and waits for it; the seconds that it took by `clock`. What was recorded must fit one submission: with more
+    /// than [`DISPATCHES`], only the last ones count.
+    pub fn time(&mut self, clock: &Clock) -> Result<f64, ExecError> {
+        let start = std::time::Instant::now();
+        let stamps = clock.stamps();
+        let Some(index) = self.submit(None, stamps)? else { return Ok(0.0) };
+        self.poll(index)?;
+        let wall = start.elapsed().as_secs_f64();
+        stamps.map_or(Ok(wall), |stamps| stamps.read(&self.gpu))
     }
 
     fn poll(&self, index: wgpu::SubmissionIndex) -> Result<(), ExecError> {
@@ -315,7 +337,7 @@ impl Recorder {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
             self.staging = Some(self.gpu.allocate(needed.next_multiple_of(4096), usage, false)?);
         }
-        let index = self.submit(Some((buffer, bytes)))?.expect("a copy is always submitted");
+        let index = self.submit(Some((buffer, bytes)), None)?.expect("a copy is always submitted");
         let staging = &self.staging.as_ref().expect("made above").buffer;
         let (sender, receiver) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, ..needed, move |result| {

@@ -5,6 +5,7 @@
 //! - [`training`]: a whole backbone, from the weights of another task or from random ones; [`init`]: those
 //! - [`TrainDevice`]: what it is trained on
 //! - [`exits`]: the linear classifiers of early exits
+//! - [`ProductChain`]: the library's own product, to compare kernels with
 //! - [`gates`]: the networks that predict probabilities of error
 //!
 //! # Determinism
@@ -22,6 +23,7 @@ pub mod gates;
 pub mod init;
 mod optimizer;
 mod params;
+mod peer;
 mod tensor;
 pub mod training;
 
@@ -32,4 +34,5 @@ pub use exits::{ExitConfig, train_exit};
 pub use gates::{GateConfig, GateMember, GateRows, train_gate};
 pub use init::{random_weights, reset_head};
 pub use params::ParamStore;
+pub use peer::ProductChain;
 pub use training::{Part, Rule, TrainConfig, TrainState, Trained, train};

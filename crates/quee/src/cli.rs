@@ -8,13 +8,19 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use quee_quant::Width;
+use tracing_subscriber::EnvFilter;
 
 use crate::backend::DeviceArgs;
 use crate::cancel::{Cancel, Cancelled};
 use crate::recipe::{self, Recipe};
 use crate::training::{self, TrainingArgs};
-use crate::{backends_command, data_command, finetune, inspect, ladder, predict, pretrain, run, weights_command};
+use crate::{
+    backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, run, tune_command,
+    weights_command,
+};
 
+/// What is written to the standard error stream where `QUEE_LOG` does not say.
+const LOGGED: &str = "error,quee_gpu=warn";
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
 /// Exit code after Ctrl-C, as shells expect it.
@@ -58,6 +64,12 @@ enum Command {
     /// List and fetch published weights
     #[command(subcommand)]
     Weights(weights_command::WeightsCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(bench_command::BenchCommand),
+    /// Find the fastest kernel for each product on a graphics adapter, and keep the answers for the GPU backend. All kernels give the same
+    /// bits: results never depend on it, only times
+    Tune(tune_command::TuneArgs),
 }
 
 #[derive(Subcommand)]
@@ -153,7 +165,7 @@ impl RecipeArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("QUEE_LOG"))
+        .with_env_filter(EnvFilter::try_from_env("QUEE_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED)))
         .with_writer(std::io::stderr)
         .init();
     match carry_out(cli.command) {
@@ -207,6 +219,10 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Weights(command) => {
             print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
         }
+        Command::Bench(command) => {
+            print(&blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel))?)
+        }
+        Command::Tune(args) => print(&blocking(1, "measuring", move |cancel| tune_command::run(&args, cancel))?),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The user's folder of data sets and weights.
+//! The user's folders: data sets and weights, and what was measured on this machine.
 //!
 //! `$QUEE_DATA`, or `quee/data` in the platform's folder for the data of programs (`$XDG_DATA_HOME` or `~/.local/share`
 //! on Linux). A data set lies in `<folder>/<name>`, weights in `<folder>/weights`.
@@ -35,4 +35,10 @@ pub fn weights_file(name: &str) -> Option<PathBuf> {
 pub fn user() -> Option<PathBuf> {
     let named = std::env::var_os("QUEE_DATA").filter(|v| !v.is_empty()).map(PathBuf::from);
     named.or_else(|| Some(dirs::data_dir()?.join("quee").join("data")))
+}
+
+/// The folder of files that `quee tune` writes and the GPU backend reads: `quee/tuning` in the platform's folder for the caches of programs
+/// (`$XDG_CACHE_HOME` or `~/.cache` on Linux); `None` where there is none.
+pub fn tuning() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("quee").join("tuning"))
 }

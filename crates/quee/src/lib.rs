@@ -10,12 +10,14 @@
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
+//! - [`bench_command`]: how fast kernels and networks are on a graphics adapter; [`tune_command`]: which kernels are the fastest there
 //! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;
 pub mod assets;
 pub mod backend;
 pub mod backends_command;
+pub mod bench_command;
 pub mod cancel;
 pub mod cli;
 pub mod data_command;
@@ -35,4 +37,5 @@ pub mod run;
 pub mod stages;
 pub mod training;
 pub mod transfer;
+pub mod tune_command;
 pub mod weights_command;

@@ -4,12 +4,14 @@
 //! - `linear`: linear layers, with what stands before and after them
 //! - `attention`: attention and its parts
 //! - `moves`: operations that change places only, and elementwise ones
+//! - `single`: what measuring needs
 
 pub(crate) mod attention;
 pub(crate) mod linear;
 mod moves;
 mod performer;
 pub(crate) mod products;
+mod single;
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ pub(crate) enum After {
 }
 
 impl After {
-    fn constant(self) -> (&'static str, f64) {
+    pub fn constant(self) -> (&'static str, f64) {
         ("AFTER", f64::from(self as u8))
     }
 }
@@ -110,7 +110,7 @@ pub(crate) fn record_codes(
 }
 
 /// Records the dispatches of `params.batch` products of floats.
-fn record_floats(
+pub(crate) fn record_floats(
     recorder: &mut Recorder,
     tile: &Tile,
     constant: (&'static str, f64),

@@ -1,0 +1,99 @@
+//! `quee bench gpu`: times of the kernels, of blocks and of whole networks on a graphics adapter.
+//!
+//! - `table`: rows of figures as text and as CSV
+//! - `kernels`: peaks of the adapter and single kernels
+//! - `network`: blocks, whole networks, batches of mixed widths
+//! - `peer`: our products beside those of burn's wgpu backend
+
+mod kernels;
+mod network;
+mod peer;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use quee_gpu::bench::Effort;
+use quee_gpu::{Gpu, GpuOptions};
+
+use crate::cancel::Cancel;
+use crate::folders;
+use crate::output::write_whole;
+use table::Row;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Time the kernels of the GPU backend, blocks and whole networks, on one adapter
+    Gpu(GpuArgs),
+}
+
+/// How to measure.
+#[derive(Args)]
+pub struct GpuArgs {
+    /// Adapter: part of its name [default: the most powerful]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Write all figures to a CSV file in this folder; its name is made of adapter and driver
+    #[arg(long, value_name = "DIR")]
+    csv: Option<PathBuf>,
+    /// Small shapes and short runs: shows that everything works, its figures mean little
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Said of times that a software adapter gives.
+pub const SOFTWARE: &str = "software adapter: these are times of the processor, not of a GPU";
+
+/// Measures; the text to print.
+///
+/// # Errors
+/// When there is no such adapter, it fails, the figures cannot be written, or a wish to stop.
+pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<String> {
+    let BenchCommand::Gpu(args) = command;
+    if let Some(folder) = &args.csv {
+        // Before minutes of measuring.
+        std::fs::create_dir_all(folder).with_context(|| {
+            format!("{}: cannot create the folder; hint: choose another with --csv", folder.display())
+        })?;
+    }
+    let options = GpuOptions { adapter: args.adapter.clone(), tuning: folders::tuning(), ..GpuOptions::default() };
+    let gpu = Gpu::open(&options)?;
+    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
+    let mut rows = Vec::new();
+    let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut rows)?;
+    network::measure(&gpu, effort, cancel, &mut rows)?;
+    let comparison = peer::measure(&gpu, effort, cancel, &mut rows)?;
+
+    let mut text = heading(&gpu, clock);
+    text += &kernels::peaks_text(&peaks);
+    text += &table::text(&rows);
+    text += &format!("{comparison}\n");
+    if let Some(folder) = &args.csv {
+        let path = folder.join(format!("bench-{}.csv", gpu.info().slug()));
+        write(&path, &table::csv(&rows, &gpu))?;
+        text += &format!("{}\n", path.display());
+    }
+    Ok(text)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    write_whole(path, text.as_bytes())
+        .with_context(|| format!("{}: cannot write; hint: choose another folder with --csv", path.display()))
+}
+
+fn heading(gpu: &Arc<Gpu>, clock: &str) -> String {
+    let info = gpu.info();
+    let warning = if info.is_software() { format!("WARNING: {SOFTWARE}\n") } else { String::new() };
+    format!(
+        "{warning}adapter: {} ({}, {}), driver {}\nquee {}, times of kernels by {clock}; {} choices of `quee tune` in blocks and networks\n",
+        info.name,
+        info.interface,
+        info.kind,
+        info.driver,
+        env!("CARGO_PKG_VERSION"),
+        gpu.chosen(),
+    )
+}
