@@ -27,7 +27,7 @@ pub struct Counters {
     bytes_down: AtomicU64,
 }
 
-/// A reading of [`Counters`].
+/// What was counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Kernels started.
