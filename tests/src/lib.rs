@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use quee_gpu::{AdapterInfo, Power};
+
 /// The workspace folder.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie inside the workspace").to_path_buf()
@@ -44,7 +46,7 @@ pub fn quee<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
     command(args).output().expect("the program starts")
 }
 
-/// As [`quee`], on a machine whose Vulkan drivers are not found.
+/// As [`quee()`], on a machine whose Vulkan drivers are not found.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -62,6 +64,17 @@ fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     // Nor what this machine's user has in the folder for the data of programs.
     command.env("XDG_DATA_HOME", workspace().join("target/no-such-folder"));
     command
+}
+
+/// The graphics adapter that would be taken. Without one, says on the error stream, past the test harness, why the test is skipped.
+pub fn adapter() -> Option<AdapterInfo> {
+    match quee_gpu::list(Power::High) {
+        Ok(mut found) => Some(found.swap_remove(0)),
+        Err(error) => {
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {error}\n"));
+            None
+        }
+    }
 }
 
 /// What a command wrote on its error stream.

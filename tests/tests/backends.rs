@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use quee_gpu::{AdapterInfo, Power};
-use quee_tests::{DIGITS, QUICK, quee, quee_without_adapters, stderr};
+use quee_gpu::AdapterInfo;
+use quee_tests::{DIGITS, QUICK, adapter, quee, quee_without_adapters, stderr};
 use serde_json::Value;
 
 /// Makes the quick recipe shorter still: software adapters are slow.
@@ -21,17 +21,6 @@ const SHORT: &[&str] = &[
     "--set",
     "policy.max_settings=30",
 ];
-
-/// The adapter that would be taken, or a line that says why there is none.
-fn adapter() -> Option<AdapterInfo> {
-    match quee_gpu::list(Power::High) {
-        Ok(mut found) => Some(found.swap_remove(0)),
-        Err(error) => {
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {error}\n"));
-            None
-        }
-    }
-}
 
 fn args<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["run", DIGITS, "--out", out.to_str().unwrap()];

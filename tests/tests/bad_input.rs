@@ -127,11 +127,8 @@ fn weights_that_overflow() {
     // Floats carry the values to the exit; quantization is not there to find them.
     let words = ["exit 3 behind segment 3", "NaN or infinity", "hint"];
     refused(&["--weights", path.to_str().unwrap(), "--backend", "cpu"], &words);
-    match quee_gpu::list(quee_gpu::Power::High) {
-        Ok(_) => refused(&["--weights", path.to_str().unwrap(), "--backend", "gpu"], &words),
-        Err(error) => {
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {error}\n"));
-        }
+    if quee_tests::adapter().is_some() {
+        refused(&["--weights", path.to_str().unwrap(), "--backend", "gpu"], &words);
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Counters {
     bytes_down: AtomicU64,
 }
 
-/// How much work the device was given up to some time.
+/// What was counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Kernels started.

@@ -138,7 +138,7 @@ fn subgroups(adapter: &Adapter) -> String {
 fn bytes(size: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, unit)| size >= *unit) {
-        Some((name, unit)) if size % unit == 0 => format!("{} {name}", size / unit),
+        Some((name, unit)) if size.is_multiple_of(*unit) => format!("{} {name}", size / unit),
         Some((name, unit)) => format!("{:.1} {name}", size as f64 / *unit as f64),
         None => format!("{size} bytes"),
     }

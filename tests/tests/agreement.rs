@@ -1,0 +1,99 @@
+//! One policy on two backends: the same answers and the same decisions.
+//!
+//! Exits and gates are trained once, on what the processor computed; then the test split runs along the whole tree on every other device.
+//! `cargo test --release --workspace --test agreement -- --nocapture` prints the shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use quee::artefact::{self, StoredPolicy};
+use quee::stages::answers::{NodeAnswers, tree_answers};
+use quee::stages::gates::{self, GateInput};
+use quee::stages::prepare::{Prepared, prepare};
+use quee::stages::walk::Program;
+use quee_heads::FeatureSpec;
+use quee_policy::open_loop::PredictionTable;
+use quee_policy::tree::NodeId;
+use quee_tests::devices::{Executors, devices};
+use quee_tests::{DIGITS, QUICK, quee, stderr};
+
+/// Least share of equal answers, and of equal decisions.
+const LEAST: f64 = 0.999;
+/// Pictures of a batch.
+const BATCH: usize = 60;
+
+/// Features of the test split behind every node of the tree.
+fn features(policy: &StoredPolicy, prepared: &Prepared, executors: &Executors) -> Vec<Vec<f32>> {
+    let recipe = &policy.recipe;
+    let program =
+        Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let mut nodes = vec![Vec::new(); policy.tree.node_count()];
+    let mut executor = executors();
+    for batch in prepared.splits.test.chunks(BATCH) {
+        let images = prepared.images(batch).unwrap();
+        let visit = &mut |node: NodeId, features: Vec<f32>| nodes[node].extend(features);
+        program.run_tree(executor.as_mut(), &images, &policy.tree, &recipe.quant.widths, visit).unwrap();
+    }
+    nodes
+}
+
+/// Where the policy stops for every picture, `[λ][picture]`.
+fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &[Vec<f32>], labels: &[u16]) -> Vec<Vec<NodeId>> {
+    let recipe = &policy.recipe;
+    let spec = FeatureSpec {
+        classes: policy.class_names.len(),
+        widths: recipe.quant.widths.clone(),
+        segments: recipe.paths.segments.len(),
+        projection: recipe.features.projection,
+        token_dim: policy.backbone.feature_dim(),
+        projection_seed: recipe.data.split_seed,
+    };
+    let predict = |predictor: &quee_heads::GatePredictor| {
+        let rows = gates::rows(&policy.tree, &spec, predictor.gate(), GateInput { nodes, tokens, labels });
+        gates::predict(&policy.tree, predictor, &rows, labels.len())
+    };
+    let predictions = policy.gates.iter().flat_map(predict).collect();
+    let table = PredictionTable::new(&policy.tree, labels.len(), predictions).unwrap();
+    let run = |lambda: Option<f64>| policy.policy.run(&table, lambda.unwrap_or(f64::INFINITY));
+    policy.settings.iter().map(|setting| run(setting.lambda)).collect()
+}
+
+/// Number of pairs, and of those that are equal.
+fn equal<T: PartialEq>(pairs: impl Iterator<Item = (T, T)>) -> (usize, usize) {
+    pairs.fold((0, 0), |(all, same), (a, b)| (all + 1, same + usize::from(a == b)))
+}
+
+#[test]
+fn answers_and_decisions_are_the_same_on_every_device() {
+    let out = tempfile::tempdir().unwrap();
+    let mut args = vec!["run", DIGITS, "--backend", "cpu", "--out", out.path().to_str().unwrap()];
+    args.extend(QUICK);
+    args.extend(["--set", "quant.widths=[\"w2a2\",\"w3a3\",\"w8a8\"]", "--set", "paths.segments=[2,4]"]);
+    let output = quee(&args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let folder = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    let policy = artefact::read(&folder).unwrap();
+    let prepared = prepare(&policy.recipe, None, None).unwrap();
+    let labels = prepared.data.labels_of(&prepared.splits.test);
+
+    let results: Vec<_> = devices()
+        .into_iter()
+        .map(|device| {
+            let tokens = features(&policy, &prepared, &device.engine(&Arc::clone(&policy.plan)));
+            let nodes = tree_answers(&policy.tree, &policy.heads, &tokens);
+            let stops = decisions(&policy, &nodes, &tokens, &labels);
+            (device.name, nodes, stops)
+        })
+        .collect();
+    let (_, answers, stops) = &results[0];
+    for (name, other_answers, other_stops) in &results[1..] {
+        let paths = answers.iter().zip(other_answers).flat_map(|(a, b)| a.answers.iter().zip(&b.answers));
+        let (all, same) = equal(paths);
+        let settings = stops.iter().zip(other_stops).flat_map(|(a, b)| a.iter().zip(b));
+        let (choices, same_choices) = equal(settings);
+        eprintln!("{name}: {same} of {all} answers, {same_choices} of {choices} decisions as on {}", results[0].0);
+        assert!(same as f64 >= LEAST * all as f64, "{name}: {same} of {all} answers");
+        assert!(same_choices as f64 >= LEAST * choices as f64, "{name}: {same_choices} of {choices} decisions");
+        assert!(all > 4000 && choices > 10_000, "{all} answers, {choices} decisions");
+    }
+}
