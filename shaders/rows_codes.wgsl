@@ -2,7 +2,7 @@
 //
 // Shapes and layouts: shared/quantized_rows.wgsl. Oracle: tests/kernels/rows_codes.rs
 //
-// uses: math.wgsl quantize.wgsl rows.wgsl norm.wgsl norm_narrow.wgsl quantized_rows.wgsl
+// uses: exact.wgsl math.wgsl quantize.wgsl rows.wgsl norm.wgsl norm_narrow.wgsl quantized_rows.wgsl
 // variant: plain BEFORE=0
 // variant: norm BEFORE=1
 // variant: softmax BEFORE=2

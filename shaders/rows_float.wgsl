@@ -2,7 +2,7 @@
 //
 // Shapes and layouts: shared/float_rows.wgsl. Oracle: tests/kernels/rows_float.rs
 //
-// uses: math.wgsl rows.wgsl norm.wgsl norm_narrow.wgsl float_rows.wgsl
+// uses: exact.wgsl math.wgsl rows.wgsl norm.wgsl norm_narrow.wgsl float_rows.wgsl
 // variant: norm BEFORE=1
 // variant: softmax BEFORE=2
 

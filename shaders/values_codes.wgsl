@@ -10,7 +10,7 @@
 // Group g of samples, up to its end in `ends`, is quantized by rules[g]; samples are counted over the whole operation.
 // One workgroup per matrix. Oracle: tests/kernels/values_codes.rs
 //
-// uses: quantize.wgsl
+// uses: exact.wgsl quantize.wgsl
 
 struct Params {
     matrices: u32,

@@ -41,9 +41,9 @@ fn four_or_less(row: Row, i: u32) -> vec4<f32> {
 fn prepare(r: u32) -> Row {
     var row = Row(row_start(r), 0.0, 1.0);
     if BEFORE == NORM {
-        row.shift = sum_row(row, 0.0, VALUES) / f32(p.d);
-        let variance = sum_row(row, row.shift, SQUARES) / f32(p.d);
-        row.factor = 1.0 / sqrt(variance + p.eps);
+        row.shift = quotient(sum_row(row, 0.0, VALUES), f32(p.d));
+        let variance = quotient(sum_row(row, row.shift, SQUARES), f32(p.d));
+        row.factor = quotient(1.0, square_root(variance + p.eps));
     }
     if BEFORE == SOFTMAX {
         var top = x[row.start];
@@ -51,7 +51,7 @@ fn prepare(r: u32) -> Row {
             top = max(top, x[row.start + i]);
         }
         row.shift = top;
-        row.factor = 1.0 / sum_row(row, top, POWERS);
+        row.factor = quotient(1.0, sum_row(row, top, POWERS));
     }
     return row;
 }

@@ -19,9 +19,9 @@ const LEAST_NORMAL: f32 = 1.17549435e-38;
 fn fitted(rule: Rule, lo: f32, hi: f32) -> Rule {
     var fit = rule;
     if rule.dynamic == 1u {
-        let scale = (hi - lo) / rule.steps;
+        let scale = quotient(hi - lo, rule.steps);
         fit.scale = select(scale, 1.0, scale < LEAST_NORMAL);
-        fit.inverse = 1.0 / fit.scale;
+        fit.inverse = quotient(1.0, fit.scale);
         fit.zero = clamp(rule.least - i32(round(lo * fit.inverse)), rule.least, rule.most);
     }
     return fit;

@@ -251,7 +251,7 @@ mod tests {
         let mut tuning = tuning();
         tuning.set(Choice { class: shape(64), tile: &candidates(Operands::Codes)[0], seconds: 1e-5 });
         assert_eq!(tuning.choices().len(), 2);
-        assert!(listed(&tuning).contains(&(shape(64), "direct 8x64", 10.0)));
+        assert!(listed(&tuning).contains(&(shape(64), "direct 8x32", 10.0)));
     }
 
     #[test]
