@@ -59,6 +59,10 @@ predict *ARGS:
 backends *ARGS:
     {{ quee }} backends "$@"
 
+# Find the fastest kernels on this machine's GPU, once: just tune, just tune experiments/cifar10/recipe.toml, just tune --dry-run
+tune *ARGS:
+    {{ quee }} tune "$@"
+
 # Train the backbone of an experiment from scratch: just pretrain digits (hours for the others)
 pretrain NAME *ARGS:
     @shift; {{ quee }} pretrain experiments/{{ NAME }}/pretrain.toml "$@"
@@ -94,6 +98,11 @@ test-train-gpu:
 [group('developer')]
 bench *ARGS:
     cargo bench --package quee-cpu "$@"
+
+# Measure the GPU kernels, blocks and networks beside burn-wgpu and the CPU backend; its wgpu backend takes a while to build
+[group('developer')]
+bench-gpu *ARGS:
+    cargo run --release --quiet --package quee --features train-gpu -- bench gpu "$@"
 
 # Bring the code into the project's format
 [group('developer')]

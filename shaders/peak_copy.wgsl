@@ -2,7 +2,7 @@
 //
 // x  vec4<f32> [count], y  vec4<f32> [count]
 //
-// One invocation per vector. Oracle: the tests of crates/quee-gpu/src/bench/peaks.rs
+// One invocation per vector. Oracle: crates/quee-gpu/src/bench/tests.rs
 //
 // uses: linear_index.wgsl
 

@@ -3,7 +3,7 @@
 // out  i32: the sum of its chains, of invocation i at out_at + i
 //
 // Chain c of invocation i begins with i + c. Each of 8 * rounds steps adds to it the dot product of its own four bytes with WEIGHTS.
-// One invocation per value. Oracle: the tests of crates/quee-gpu/src/bench/peaks.rs
+// One invocation per value. Oracle: crates/quee-gpu/src/bench/tests.rs
 //
 // uses: linear_index.wgsl
 

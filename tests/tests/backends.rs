@@ -127,6 +127,13 @@ fn an_adapter_that_nobody_knows_is_refused_with_the_names_of_those_there_are() {
 }
 
 #[test]
+fn an_adapter_for_the_processor_is_refused() {
+    let output = quee(&["run", DIGITS, "--adapter", "Voodoo2"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--backend gpu"), "{}", stderr(&output));
+}
+
+#[test]
 fn without_an_adapter_gpu_is_refused_and_auto_takes_the_processor() {
     let out = tempfile::tempdir().unwrap();
     let output = quee_without_adapters(&args(out.path(), &["--backend", "gpu"]));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::{Result, ensure};
 use quee_backbone::{ExecError, Executor, QuantPlan};
 use quee_cpu::{CpuEngine, Isa};
 use quee_gpu::{AdapterInfo, Counts, Gpu, GpuEngine, GpuError, GpuOptions};
@@ -47,13 +48,21 @@ pub struct DeviceArgs {
 
 impl DeviceArgs {
     /// Puts the choice into `recipe`.
-    pub fn apply(&self, recipe: &mut Recipe) {
+    ///
+    /// # Errors
+    /// When an adapter is named for the processor.
+    pub fn apply(&self, recipe: &mut Recipe) -> Result<()> {
         if let Some(backend) = self.backend {
             recipe.backend = backend;
         }
         if let Some(adapter) = &self.adapter {
+            ensure!(
+                recipe.backend != Backend::Cpu,
+                "--adapter {adapter}: backend cpu has none; hint: add --backend gpu or auto"
+            );
             recipe.gpu.adapter.clone_from(adapter);
         }
+        Ok(())
     }
 }
 

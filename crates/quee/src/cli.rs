@@ -150,7 +150,7 @@ struct LadderArgs {
 impl RecipeArgs {
     fn load(&self) -> Result<Recipe> {
         let mut recipe = recipe::load(&self.recipe, self.profile.as_deref(), &self.sets)?;
-        self.device.apply(&mut recipe);
+        self.device.apply(&mut recipe)?;
         if let Some(seed) = self.seed {
             recipe.seeds = vec![seed];
         }

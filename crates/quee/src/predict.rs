@@ -97,7 +97,7 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
         pictures.push(policy.transform.apply(quee_data::read_picture(image)?)?);
     }
     let mut recipe = policy.recipe.clone();
-    args.device.apply(&mut recipe);
+    args.device.apply(&mut recipe)?;
     let device = Device::open(recipe.backend, &recipe.gpu)?;
     let engine = device.engine(policy.plan.clone());
     let software = device.adapter().is_some_and(AdapterInfo::is_software);

@@ -4,7 +4,9 @@ use quee_backbone::QuantPlan;
 use quee_quant::WeightQuantizer;
 
 use super::*;
-use crate::{GpuError, GpuOptions};
+use crate::tiles::candidates;
+use crate::tuning::{Choice, Tuning, file_name};
+use crate::{Gpu, GpuError, GpuOptions};
 
 /// An engine, unless there is no adapter.
 fn engine() -> Option<Arc<GpuEngine>> {
@@ -80,6 +82,43 @@ fn every_case_is_one_dispatch_and_takes_time() {
             case.variant
         );
     }
+}
+
+#[test]
+fn the_fastest_tile_is_not_slower_than_the_usual_one() {
+    let Some(engine) = engine() else { return };
+    let mut bench = Bench::new(&engine, Effort { seconds: 1e-4, ..Effort::QUICK }).unwrap();
+    for operands in [Operands::Codes, Operands::Floats] {
+        let shape = Shape { operands, m: 20, n: 24, k: 16, batch: 2 };
+        assert!(bench.holds(shape));
+        assert!(!bench.holds(Shape { m: 1 << 26, ..shape }));
+        let fastest = bench.fastest(shape).unwrap();
+        assert!(fastest.choice.seconds <= fastest.usual_seconds && fastest.choice.seconds > 0.0, "{fastest:?}");
+        assert_eq!(fastest.choice.class, shape.class());
+    }
+}
+
+#[test]
+fn a_device_uses_what_is_in_its_file() {
+    let Some(engine) = engine() else { return };
+    let info = engine.gpu().info().clone();
+    let shape = Shape { operands: Operands::Codes, m: 100, n: 24, k: 16, batch: 1 };
+    let usual = engine.gpu().tile(shape);
+    let tile = candidates(Operands::Codes).iter().find(|tile| *tile != usual).unwrap();
+    let mut tuning = Tuning::new(&info);
+    tuning.set(Choice { class: shape.class(), tile, seconds: 1e-6 });
+
+    let folder = std::env::temp_dir().join(format!("quee-device-tuning-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let open = |content: &str| {
+        std::fs::write(folder.join(file_name(&info)), content).unwrap();
+        let gpu = Gpu::open(&GpuOptions { tuning: Some(folder.clone()), ..GpuOptions::default() }).unwrap();
+        (gpu.chosen(), gpu.tile(shape).name)
+    };
+    let (good, damaged) = (open(&tuning.encode()), open("{\"format\": "));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(good, (1, tile.name));
+    assert_eq!(damaged, (0, usual.name));
 }
 
 #[test]

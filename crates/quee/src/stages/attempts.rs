@@ -103,9 +103,11 @@ pub fn whole<T>(
         };
         match error.downcast_ref() {
             Some(error @ ExecError::OutOfMemory { .. }) if size > 1 => {
+                if size == batch {
+                    say(&format!("{}; once more with batches halved until they fit", cause(error)));
+                }
                 size /= 2;
                 engine.trim();
-                say(&format!("{}; once more with batches of {size}", cause(error)));
             }
             Some(ExecError::DeviceLost { .. }) if !lost => {
                 lost = true;
