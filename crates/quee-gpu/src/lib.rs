@@ -4,7 +4,7 @@
 //! - [`GpuEngine`]: packed weights on a device; [`GpuExecutor`]: runs a backbone's program over them
 //! - [`kernels`]: what the build script made of the shaders; [`tiles`]: which of them computes a product; [`tuning`]: choices
 //!   that were measured
-//! - [`debug`]: kernels run alone, for tests and benchmarks; [`bench`]: how long they take
+//! - [`debug`]: kernels run alone, for tests and benchmarks; [`mod@bench`]: how long they take
 //!
 //! Operations are recorded and submitted together when a value is read, so everything between two readbacks is one command buffer. A sample's
 //! result does not depend on the samples beside it, bit for bit on one adapter.

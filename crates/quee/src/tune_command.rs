@@ -53,7 +53,7 @@ const EFFORT: Effort = Effort { seconds: 0.02, runs: 5, small: false };
 /// # Errors
 /// When something from outside is missing or wrong, the adapter fails, or a wish to stop.
 pub fn run(args: &TuneArgs, cancel: &Cancel) -> Result<String> {
-    let (backbones, batch) = subjects(args)?;
+    let Subjects { backbones, batch } = subjects(args)?;
     let folder = if args.dry_run { None } else { Some(writable_folder()?) };
     // Without the choices of earlier times: what they are compared with is what is taken without any.
     let gpu = Gpu::open(&GpuOptions { adapter: args.adapter.clone(), ..GpuOptions::default() })?;
@@ -102,13 +102,22 @@ pub fn run(args: &TuneArgs, cancel: &Cancel) -> Result<String> {
     Ok(text)
 }
 
-/// Backbones as shapes, and the recipe's pictures per batch.
-fn subjects(args: &TuneArgs) -> Result<(Vec<Box<dyn Backbone>>, Option<usize>)> {
+/// What is tuned for.
+struct Subjects {
+    /// Without values: their shapes are all that counts.
+    backbones: Vec<Box<dyn Backbone>>,
+    /// The recipe's pictures per batch.
+    batch: Option<usize>,
+}
+
+fn subjects(args: &TuneArgs) -> Result<Subjects> {
     let skeleton = |preset: &Preset| preset.skeleton(if preset.architecture.image_shape()[1] < 64 { 10 } else { 1000 });
-    let Some(what) = &args.what else { return Ok((presets::all().iter().map(skeleton).collect(), None)) };
+    let Some(what) = &args.what else {
+        return Ok(Subjects { backbones: presets::all().iter().map(skeleton).collect(), batch: None });
+    };
     // A preset wins over a file of the same name: `./NAME` is always the file.
     match presets::find(what) {
-        Ok(preset) => Ok((vec![skeleton(&preset)], None)),
+        Ok(preset) => Ok(Subjects { backbones: vec![skeleton(&preset)], batch: None }),
         Err(unknown) => {
             let path = Path::new(what);
             if !path.exists() && path.extension().is_none() {
@@ -116,7 +125,7 @@ fn subjects(args: &TuneArgs) -> Result<(Vec<Box<dyn Backbone>>, Option<usize>)> 
             }
             let recipe = recipe::load(path, args.profile.as_deref(), &[])?;
             let preset = presets::find(&recipe.backbone.preset)?.varied(&recipe.backbone.variant())?;
-            Ok((vec![skeleton(&preset)], Some(recipe.paths.batch)))
+            Ok(Subjects { backbones: vec![skeleton(&preset)], batch: Some(recipe.paths.batch) })
         }
     }
 }

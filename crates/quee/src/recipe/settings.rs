@@ -99,6 +99,7 @@ impl Gpu {
                 Power::Low => quee_gpu::Power::Low,
             },
             memory: (self.memory_mib > 0).then(|| self.memory_mib.saturating_mul(1 << 20)),
+            tuning: crate::folders::tuning(),
             ..GpuOptions::default()
         }
     }
