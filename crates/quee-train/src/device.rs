@@ -56,6 +56,13 @@ impl TrainDevice {
         &self.name
     }
 
+    /// Held while something small is trained. Networks of exits and gates are trained side by side on the processor, and one after the other on
+    /// a GPU, which has one queue for all.
+    pub(crate) fn turn(&self) -> Option<std::sync::MutexGuard<'static, ()>> {
+        static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        self.gpu.then(|| TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }

@@ -6,9 +6,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use quee_heads::ExitHead;
 use serde::{Deserialize, Serialize};
 
+use crate::TrainDevice;
 use crate::TrainError;
 use crate::data::{expect_finite, expect_labels, expect_len, expect_setting, rng_for, shuffled};
-use crate::executor::flex_device;
 use crate::optimizer::{cross_entropy, learning_rate, soft_labels};
 
 /// How an exit is trained: AdamW on the cross-entropy, with half a cosine.
@@ -49,6 +49,7 @@ struct Classifier {
 /// # Errors
 /// On data or settings that do not fit, a loss that is not finite, or a failing device.
 pub fn train_exit(
+    on: &TrainDevice,
     features: &[f32],
     labels: &[u16],
     dim: usize,
@@ -63,7 +64,8 @@ pub fn train_exit(
     expect_len("initial weights of the exit", classes * dim, weight.len())?;
     expect_len("initial biases of the exit", classes, bias.len())?;
 
-    let device = flex_device().autodiff();
+    let _turn = on.turn();
+    let device = on.device().clone().autodiff();
     let mut model = Classifier {
         weight: Param::from_tensor(matrix(weight.to_vec(), classes, dim, &device)),
         bias: Param::from_tensor(Tensor::from_data(TensorData::new(bias.to_vec(), [classes]), &device)),

@@ -11,9 +11,9 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::TrainDevice;
 use crate::TrainError;
 use crate::data::{expect_finite, expect_len, expect_setting, normal, rng_for, shuffled};
-use crate::executor::flex_device;
 
 /// How the networks of a gate are trained, with AdamW (arXiv 1711.05101) at a constant learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,13 +83,14 @@ pub struct GateMember {
 /// # Errors
 /// On data or settings that do not fit, a loss that is not finite, or a failing device.
 pub fn train_gate(
+    on: &TrainDevice,
     train: GateRows<'_>,
     held_out: GateRows<'_>,
     config: &GateConfig,
 ) -> Result<Vec<GateMember>, TrainError> {
     check(train, held_out, config)?;
     // Members share nothing but the rows, so neither their number nor the threads' changes a member.
-    (0..config.members).into_par_iter().map(|member| train_member(train, held_out, config, member)).collect()
+    (0..config.members).into_par_iter().map(|member| train_member(on, train, held_out, config, member)).collect()
 }
 
 /// Mean log loss of probabilities `[rows, outputs]` against `targets` of the same shape, in nats per known target.
@@ -182,13 +183,14 @@ impl Network {
 }
 
 fn train_member(
+    on: &TrainDevice,
     train: GateRows<'_>,
     held_out: GateRows<'_>,
     config: &GateConfig,
     member: usize,
 ) -> Result<GateMember, TrainError> {
-    let device = flex_device().autodiff();
-    let plain = flex_device();
+    let _turn = on.turn();
+    let (device, plain) = (on.device().clone().autodiff(), on.device().clone());
     let n = train.features.len() / train.inputs;
     let features = matrix(train.features.to_vec(), n, &device);
     // Absent targets become 0, and the mask takes their gradient away.

@@ -7,7 +7,10 @@ use common::{config, fresh, noise};
 use quee_backbone::Backbone;
 use quee_backbone::vit::Pool;
 use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress, accuracy};
-use quee_train::{Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, train};
+use quee_train::{
+    ExitConfig, GateConfig, GateRows, Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, train, train_exit,
+    train_gate,
+};
 
 /// Keeps the state after the second epoch.
 #[derive(Default)]
@@ -89,4 +92,29 @@ fn answers_agree_with_those_of_the_processor() {
     // Two pictures in 300 may lie on the border between two classes.
     assert!((share(&gpu) - share(&TrainDevice::cpu())).abs() < 0.01);
     assert!(gpu.name().starts_with("gpu ("), "{}", gpu.name());
+}
+
+#[test]
+fn exits_and_gates_come_out_as_on_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let (rows, dim, classes) = (96, 8, 3);
+    let labels: Vec<u16> = (0..rows as u16).map(|i| i % 3).collect();
+    let noise = noise(rows * dim, 11);
+    // The first three features tell the class.
+    let features: Vec<f32> = (0..rows * dim)
+        .map(|i| 0.3 * noise[i] + if i % dim == usize::from(labels[i / dim]) { 1.0 } else { 0.0 })
+        .collect();
+    let config = ExitConfig { epochs: 5, batch: 32, ..Default::default() };
+    let exit = |device| train_exit(device, &features, &labels, dim, classes, &config, None).unwrap();
+    let (here, there) = (exit(&TrainDevice::cpu()), exit(&gpu));
+    // Fifteen steps of a rate of 0.01 on sums in another order.
+    assert!(here.weight.iter().zip(&there.weight).all(|(a, b)| (a - b).abs() < 1e-3), "{here:?} {there:?}");
+
+    let targets: Vec<f32> = labels.iter().flat_map(|&label| [f32::from(label == 0), f32::from(label == 1)]).collect();
+    let rows = GateRows { inputs: dim, outputs: 2, features: &features, targets: &targets };
+    let config = GateConfig { members: 2, max_epochs: 5, ..Default::default() };
+    let gate = |device| train_gate(device, rows, rows, &config).unwrap();
+    for (here, there) in gate(&TrainDevice::cpu()).iter().zip(&gate(&gpu)) {
+        assert!((here.log_loss - there.log_loss).abs() < 1e-3, "{here:?} {there:?}");
+    }
 }

@@ -6,7 +6,7 @@ use common::{noise, same_for_all_threads};
 use quee_heads::ExitHead;
 use quee_heads::{Ensemble, Mlp};
 use quee_train::gates::log_loss;
-use quee_train::{ExitConfig, GateConfig, GateMember, GateRows, TrainError, train_exit, train_gate};
+use quee_train::{ExitConfig, GateConfig, GateMember, GateRows, TrainDevice, TrainError, train_exit, train_gate};
 
 /// Features of `classes` clouds.
 fn clouds(rows: usize, dim: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
@@ -32,7 +32,9 @@ fn accuracy(head: &ExitHead, features: &[f32], labels: &[u16]) -> f64 {
 #[test]
 fn exits_learn_clouds_of_features() {
     let ((features, labels), (new_features, new_labels)) = (clouds(900, 64, 10, 1), clouds(500, 64, 10, 2));
-    let head = same_for_all_threads(|| train_exit(&features, &labels, 64, 10, &ExitConfig::default(), None).unwrap());
+    let head = same_for_all_threads(|| {
+        train_exit(&TrainDevice::cpu(), &features, &labels, 64, 10, &ExitConfig::default(), None).unwrap()
+    });
     let found = accuracy(&head, &new_features, &new_labels);
     assert!(found > 0.9, "{found}");
 }
@@ -42,7 +44,7 @@ fn exits_start_from_given_weights() {
     let (features, labels) = clouds(60, 8, 3, 1);
     let (weight, bias) = (noise(24, 3), noise(3, 4));
     let none = ExitConfig { epochs: 0, ..Default::default() };
-    let head = train_exit(&features, &labels, 8, 3, &none, Some((&weight, &bias))).unwrap();
+    let head = train_exit(&TrainDevice::cpu(), &features, &labels, 8, 3, &none, Some((&weight, &bias))).unwrap();
     assert_eq!((&head.weight, &head.bias), (&weight, &bias));
     let row = &features[..8];
     let by_hand = |class: usize| bias[class] + (0..8).map(|i| weight[class * 8 + i] * row[i]).sum::<f32>();
@@ -51,7 +53,7 @@ fn exits_start_from_given_weights() {
     logits.iter().enumerate().for_each(|(class, logit)| assert!((logit - by_hand(class)).abs() < 1e-5));
 
     let one = ExitConfig { epochs: 1, ..Default::default() };
-    let moved = train_exit(&features, &labels, 8, 3, &one, Some((&weight, &bias))).unwrap();
+    let moved = train_exit(&TrainDevice::cpu(), &features, &labels, 8, 3, &one, Some((&weight, &bias))).unwrap();
     // One step of Adam moves each value by about the learning rate.
     assert!(moved.weight.iter().zip(&weight).all(|(a, b)| (a - b).abs() < 0.011) && moved.weight != weight);
 }
@@ -59,7 +61,9 @@ fn exits_start_from_given_weights() {
 #[test]
 fn exits_refuse_bad_data() {
     let (mut features, labels) = clouds(6, 8, 3, 1);
-    let run = |features: &[f32], labels: &[u16]| train_exit(features, labels, 8, 3, &ExitConfig::default(), None);
+    let run = |features: &[f32], labels: &[u16]| {
+        train_exit(&TrainDevice::cpu(), features, labels, 8, 3, &ExitConfig::default(), None)
+    };
     assert!(matches!(run(&features[1..], &labels), Err(TrainError::Length { .. })));
     assert!(matches!(run(&[], &[]), Err(TrainError::Empty { .. })));
     features[9] = f32::NAN;
@@ -132,7 +136,7 @@ fn gates_learn_a_known_function() {
     let base = base_rate_loss(&test);
     assert!(base - ideal > 0.15, "there is something to learn: {base} {ideal}");
     for train in [Rows::soft(2000, 1), Rows::drawn(2000, 1)] {
-        let run = |config: &GateConfig| train_gate(train.view(), held_out.view(), config).unwrap();
+        let run = |config: &GateConfig| train_gate(&TrainDevice::cpu(), train.view(), held_out.view(), config).unwrap();
         let ensemble = same_for_all_threads(|| run(&GateConfig::default()));
         let linear = run(&GateConfig { hidden: 0, ..Default::default() });
         assert!(linear.iter().all(|m| m.network.w1.is_empty() && m.network.w2.len() == INPUTS * OUTPUTS));
@@ -147,15 +151,15 @@ fn the_network_of_the_best_epoch_is_returned() {
     // Few rows and no decay: networks soon learn them by heart.
     let (train, held_out) = (Rows::drawn(100, 1), Rows::drawn(300, 2));
     let settings = GateConfig { weight_decay: 0.0, patience: 6, learning_rate: 0.03, ..Default::default() };
-    let members = train_gate(train.view(), held_out.view(), &settings).unwrap();
+    let members = train_gate(&TrainDevice::cpu(), train.view(), held_out.view(), &settings).unwrap();
     for (index, member) in members.iter().enumerate() {
         assert!(member.epoch > 0 && member.epoch < settings.max_epochs - settings.patience, "epoch {}", member.epoch);
         let again = loss_of(vec![member.network.clone()], &held_out);
         assert!((again - member.log_loss).abs() < 1e-6, "{again} {}", member.log_loss);
         let ended = GateConfig { max_epochs: member.epoch, ..settings.clone() };
-        assert_eq!(train_gate(train.view(), held_out.view(), &ended).unwrap()[index], *member);
+        assert_eq!(train_gate(&TrainDevice::cpu(), train.view(), held_out.view(), &ended).unwrap()[index], *member);
         let later = GateConfig { max_epochs: member.epoch + settings.patience, ..settings.clone() };
-        assert_eq!(train_gate(train.view(), held_out.view(), &later).unwrap()[index], *member);
+        assert_eq!(train_gate(&TrainDevice::cpu(), train.view(), held_out.view(), &later).unwrap()[index], *member);
     }
 }
 
@@ -164,7 +168,7 @@ fn members_differ_from_each_other_but_not_by_their_number() {
     let (train, held_out) = (Rows::soft(200, 1), Rows::drawn(100, 2));
     let run = |members, seed| {
         let settings = GateConfig { members, seed, max_epochs: 5, ..Default::default() };
-        train_gate(train.view(), held_out.view(), &settings).unwrap()
+        train_gate(&TrainDevice::cpu(), train.view(), held_out.view(), &settings).unwrap()
     };
     let three = run(3, 0);
     assert_eq!(run(1, 0)[0], three[0]);
@@ -176,7 +180,8 @@ fn members_differ_from_each_other_but_not_by_their_number() {
 fn absent_targets_teach_nothing() {
     let held_out = Rows::drawn(300, 2);
     let settings = GateConfig { members: 1, max_epochs: 30, ..Default::default() };
-    let run = |train: &Rows| train_gate(train.view(), held_out.view(), &settings).unwrap().remove(0);
+    let run =
+        |train: &Rows| train_gate(&TrainDevice::cpu(), train.view(), held_out.view(), &settings).unwrap().remove(0);
     // Output 1 is never known; output 2 only where the first feature is negative, where it is always an error.
     let mut train = Rows::soft(1000, 1);
     for row in 0..1000 {
@@ -197,7 +202,8 @@ fn absent_targets_teach_nothing() {
 #[test]
 fn gates_refuse_bad_data() {
     let (train, held_out) = (Rows::soft(20, 1), Rows::drawn(10, 2));
-    let run = |train: GateRows<'_>, config: &GateConfig| train_gate(train, held_out.view(), config);
+    let run =
+        |train: GateRows<'_>, config: &GateConfig| train_gate(&TrainDevice::cpu(), train, held_out.view(), config);
     let config = GateConfig::default();
     let missing = [f32::NAN; 20 * OUTPUTS];
     let none = GateRows { targets: &missing, ..train.view() };

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use quee_backbone::{ExecError, Executor, QuantPlan};
 use quee_cpu::{CpuEngine, Isa};
 use quee_gpu::{AdapterInfo, Counts, Gpu, GpuEngine, GpuError, GpuOptions};
+use quee_train::{TrainDevice, TrainError};
 
 use crate::environment;
 use crate::recipe::{self, Backend, Recipe};
@@ -112,6 +113,17 @@ impl Device {
 
     fn gpu(gpu: Arc<Gpu>, reason: String) -> Self {
         Self { kind: Kind::Gpu(gpu), reason }
+    }
+
+    /// Where exits and gates are trained: on a GPU only in programs built with the feature `train-gpu`.
+    ///
+    /// # Errors
+    /// When the training library finds no adapter.
+    pub fn training(&self) -> Result<TrainDevice, TrainError> {
+        match &self.kind {
+            Kind::Gpu(_) if cfg!(feature = "train-gpu") => TrainDevice::gpu(),
+            _ => Ok(TrainDevice::cpu()),
+        }
     }
 
     /// An engine on this device with the quantizers of `plan`.

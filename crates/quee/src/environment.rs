@@ -1,5 +1,6 @@
 //! What a result needs to be told apart from another: program, machine, backend.
 
+use quee_train::TrainDevice;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
@@ -44,7 +45,7 @@ pub struct Environment {
 
 impl Environment {
     /// Looks at the machine.
-    pub fn detect(asked: Backend, device: &Device, threads: usize, seeds: &[u64]) -> Self {
+    pub fn detect(asked: Backend, device: &Device, training: &TrainDevice, threads: usize, seeds: &[u64]) -> Self {
         let adapter = device.adapter();
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -58,7 +59,7 @@ impl Environment {
             processor: processor(),
             cpu_features: features(),
             threads,
-            training_device: "burn flex (cpu)".into(),
+            training_device: format!("burn on {}", training.name()),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             seeds: seeds.to_vec(),
             started: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),

@@ -93,7 +93,8 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     let plan =
         runner.stage("calibrate quantizers", 0, move |stage| calibrate(&r, &p, &d, &|text| stage.say(text))).await?;
     let engine = device.engine(Arc::clone(&plan));
-    let environment = Environment::detect(recipe.backend, &device, threads, &recipe.seeds);
+    let training = device.training()?;
+    let environment = Environment::detect(recipe.backend, &device, &training, threads, &recipe.seeds);
 
     let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&tree), Arc::clone(&engine), cancel.clone());
     let steps = backbone_runs::steps(&recipe, &prepared);
@@ -130,12 +131,14 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
             Arc::clone(&runs),
             Arc::clone(&counted),
             timings.clone(),
+            training.clone(),
             cancel.clone(),
         );
         let name = format!("train and test, seed {seed}");
         let done = runner.stage(&name, 0, move |_| {
-            let (recipe, prepared, tree, runs, counted, timings, cancel) = &inputs;
-            let shared = Shared { recipe, prepared, tree, runs, counted, timings: timings.as_deref(), cancel };
+            let (recipe, prepared, tree, runs, counted, timings, training, cancel) = &inputs;
+            let timings = timings.as_deref();
+            let shared = Shared { recipe, prepared, tree, runs, counted, timings, training, cancel };
             let study = study(shared, seed)?;
             let settings: usize = study.result.methods.iter().map(|m| m.settings.len()).sum();
             let methods = study.result.methods.len();

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use quee_heads::ExitHead;
+use quee_train::TrainDevice;
 use quee_train::exits::{ExitConfig, train_exit};
 use rayon::prelude::*;
 
@@ -19,6 +20,7 @@ pub fn train(
     recipe: &Recipe,
     prepared: &Prepared,
     runs: &BackboneRuns,
+    on: &TrainDevice,
     seed: u64,
     cancel: &Cancel,
 ) -> Result<ExitHeads> {
@@ -38,7 +40,7 @@ pub fn train(
                 weight_decay: recipe.exits.weight_decay,
                 seed: seed.wrapping_mul(1000).wrapping_add(segment as u64),
             };
-            Ok(train_exit(&features, &all_labels, own.dim, own.classes, &settings, None)?)
+            Ok(train_exit(on, &features, &all_labels, own.dim, own.classes, &settings, None)?)
         })
         .collect::<Result<_>>()?;
     heads.push(own);

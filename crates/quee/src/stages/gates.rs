@@ -6,6 +6,7 @@ use quee_heads::{
     ABSENT, Calibration, Cells, Continuations, Ensemble, FeatureSpec, GatePredictor, Kind, RateTable, Standardizer,
 };
 use quee_policy::tree::PathTree;
+use quee_train::TrainDevice;
 use quee_train::gates::{GateConfig, GateRows as TrainingRows, train_gate};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -98,6 +99,7 @@ pub fn train(
     tree: &PathTree,
     spec: &FeatureSpec,
     splits: &PerSplit<GateInput>,
+    on: &TrainDevice,
     seed: u64,
     cancel: &Cancel,
 ) -> Result<Vec<Gate>> {
@@ -107,7 +109,7 @@ pub fn train(
         .map(|gate| {
             cancel.check()?;
             let seed = seed.wrapping_mul(1000).wrapping_add(100 + gate as u64);
-            let made = Builder { recipe, tree, spec, gate, seed }.build(splits.fit, &held)?;
+            let made = Builder { recipe, tree, spec, on, gate, seed }.build(splits.fit, &held)?;
             match recipe.predictor.calibration {
                 PredictorCalibration::None => Ok(made),
                 PredictorCalibration::ScaleBias => calibrate(made, tree, spec, gate, splits.cal_a),
@@ -120,6 +122,7 @@ struct Builder<'a> {
     recipe: &'a Recipe,
     tree: &'a PathTree,
     spec: &'a FeatureSpec,
+    on: &'a TrainDevice,
     gate: usize,
     seed: u64,
 }
@@ -154,7 +157,7 @@ impl Builder<'_> {
                 let held_targets = self.targets(&rows, &stopped, samples, None);
                 let train = TrainingRows { inputs, outputs, features: &train_rows, targets: &targets };
                 let held_out = TrainingRows { inputs, outputs, features: &held_rows, targets: &held_targets };
-                let members = train_gate(train, held_out, &self.training(kind))?;
+                let members = train_gate(self.on, train, held_out, &self.training(kind))?;
                 Kind::Ensemble(Ensemble { members: members.into_iter().map(|member| member.network).collect() })
             }
         };

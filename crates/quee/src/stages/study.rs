@@ -14,6 +14,7 @@ use quee_policy::study::{DynamicInput, OpenLoopInput, RiskInput, SeedInputs, See
 use quee_policy::table::{Outcomes, StaticRun, most_frequent};
 use quee_policy::tree::PathTree;
 use quee_quant::Width;
+use quee_train::TrainDevice;
 use rayon::prelude::*;
 
 use super::answers::{ExitHeads, NodeAnswers, outcomes, run_outcomes, tree_answers};
@@ -85,6 +86,8 @@ pub struct Shared<'a> {
     pub counted: &'a Counted,
     /// Measured times, where they were measured.
     pub timings: Option<&'a Timings>,
+    /// Where exits and gates are trained.
+    pub training: &'a TrainDevice,
     /// Checked between steps.
     pub cancel: &'a Cancel,
 }
@@ -94,8 +97,8 @@ pub struct Shared<'a> {
 /// # Errors
 /// When training diverges, or a wish to stop.
 pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
-    let Shared { recipe, prepared, tree, runs, cancel, .. } = shared;
-    let heads = exits::train(recipe, prepared, runs, seed, cancel)?;
+    let Shared { recipe, prepared, tree, runs, training, cancel, .. } = shared;
+    let heads = exits::train(recipe, prepared, runs, training, seed, cancel)?;
     let splits = &prepared.splits;
     let labels = PerSplit {
         fit: prepared.data.labels_of(&splits.fit),
@@ -118,7 +121,7 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         test: outcomes(tree, &answers.test, &labels.test)?,
     };
     let spec = feature_spec(recipe, prepared);
-    let gates = gate_stage::train(recipe, tree, &spec, &inputs, seed, cancel)?;
+    let gates = gate_stage::train(recipe, tree, &spec, &inputs, training, seed, cancel)?;
     let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
     let root_rates = root_rates(tree, &tables.fit);
     Ok((Trained { heads, gates, root_rates, outcomes: tables }, predictions))
