@@ -65,9 +65,12 @@ impl Device {
     }
 }
 
+/// The adapter, opened with one set of kernels: what they are called, and the device.
+type Opened = (&'static str, Arc<Gpu>);
+
 /// The adapter, opened once with each set of kernels; or why there is none.
-fn adapters() -> &'static Result<[(&'static str, Arc<Gpu>); 2], GpuError> {
-    static ADAPTERS: OnceLock<Result<[(&str, Arc<Gpu>); 2], GpuError>> = OnceLock::new();
+fn adapters() -> &'static Result<[Opened; 2], GpuError> {
+    static ADAPTERS: OnceLock<Result<[Opened; 2], GpuError>> = OnceLock::new();
     ADAPTERS.get_or_init(|| {
         let open = |tiled| Gpu::open(&GpuOptions { tiled: Some(tiled), ..Default::default() });
         Ok([("direct kernels", open(false)?), ("tiled kernels", open(true)?)])
