@@ -87,6 +87,9 @@ test:
     cargo clippy --release --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
     cargo test --release --workspace --quiet
+    # Mesa's software adapter with other subgroups than its own.
+    LP_NATIVE_VECTOR_WIDTH=128 cargo test --release --workspace --quiet --test kernels --test devices
+    LP_NATIVE_VECTOR_WIDTH=512 cargo test --release --workspace --quiet --test kernels --test devices
     just test-train-gpu
 
 # Check training on the GPU, or on a software adapter; builds burn's wgpu backend, which takes a while

@@ -370,3 +370,33 @@ impl Drop for Share {
         self.allocated.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Variant;
+
+    #[test]
+    fn a_kernel_that_the_driver_refuses_is_an_error_with_its_name() {
+        static REFUSED: Source = Source {
+            name: "refused",
+            // A type that does not exist: what the build script would not let pass.
+            wgsl: "@group(0) @binding(0) var<uniform> p: Params; @compute @workgroup_size(1) fn main() {}",
+            bindings: &[Binding::Uniform],
+            variants: &[Variant { name: "main", constants: &[] }],
+        };
+        let gpu = match Gpu::open(&GpuOptions::default()) {
+            Ok(gpu) => gpu,
+            Err(error) => {
+                // Written past the test harness, which shows no output of tests that pass.
+                let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {error}\n"));
+                return;
+            }
+        };
+        let error = gpu.pipeline(&REFUSED, &[]).err().expect("it is refused").to_string();
+        assert!(error.contains("`refused`") && error.contains("Params") && error.contains(&gpu.info().name), "{error}");
+        // It is told once, and the device works on.
+        assert_eq!(gpu.check(), Ok(()));
+        assert!(gpu.pipeline(&crate::kernels::ADD, &[]).is_ok());
+    }
+}
