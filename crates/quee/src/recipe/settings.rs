@@ -77,6 +77,10 @@ pub struct Gpu {
     pub power: Power,
     /// Most memory to use, in MiB; 0 is what the driver gives.
     pub memory_mib: u64,
+    /// Most memory that packed weights keep between uses, in MiB.
+    pub weights_mib: u64,
+    /// Weights stay in as many bits as they have, and are unpacked before each use.
+    pub packed_weights: bool,
 }
 
 /// Which kind of adapter comes first.
@@ -99,6 +103,8 @@ impl Gpu {
                 Power::Low => quee_gpu::Power::Low,
             },
             memory: (self.memory_mib > 0).then(|| self.memory_mib.saturating_mul(1 << 20)),
+            weight_memory: self.weights_mib.saturating_mul(1 << 20),
+            packed_weights: self.packed_weights,
             tuning: crate::folders::tuning(),
             ..GpuOptions::default()
         }
