@@ -5,32 +5,15 @@
 //
 // Shapes and layouts: shared/floats.wgsl. Oracle: tests/kernels/matmul_float.rs
 //
-// uses: math.wgsl floats.wgsl epilogue.wgsl
+// uses: math.wgsl floats.wgsl epilogue.wgsl tiled.wgsl
 // variant: 128x128 SIZE_X=16 SIZE_Y=16 ROW_BLOCKS=2 COLUMN_BLOCKS=2 STEP=4
 // variant: 64x128 SIZE_X=16 SIZE_Y=16 ROW_BLOCKS=1 COLUMN_BLOCKS=2 STEP=4
 // variant: 64x64 SIZE_X=16 SIZE_Y=16 ROW_BLOCKS=1 COLUMN_BLOCKS=1 STEP=8
 // variant: 32x64 SIZE_X=16 SIZE_Y=8 ROW_BLOCKS=1 COLUMN_BLOCKS=1 STEP=8
 // variant: 32x32 SIZE_X=8 SIZE_Y=8 ROW_BLOCKS=1 COLUMN_BLOCKS=1 STEP=8
 
-override SIZE_X: u32 = 16u;
-override SIZE_Y: u32 = 16u;
-override ROW_BLOCKS: u32 = 1u;
-override COLUMN_BLOCKS: u32 = 1u;
-override STEP: u32 = 4u;
-
-override TILE_M: u32 = 4u * ROW_BLOCKS * SIZE_Y;
-override TILE_N: u32 = 4u * COLUMN_BLOCKS * SIZE_X;
-override INVOCATIONS: u32 = SIZE_X * SIZE_Y;
-override ROW_PARTS: u32 = STEP * TILE_M;
-override COLUMN_PARTS: u32 = STEP * TILE_N;
-
 var<workgroup> tile_a: array<vec4<f32>, ROW_PARTS>;
 var<workgroup> tile_b: array<vec4<f32>, COLUMN_PARTS>;
-
-// As in matmul_codes_tiled: the chunks of a row lie in different banks of shared memory.
-fn row_place(c: u32, row: u32) -> u32 {
-    return c * TILE_M + (row ^ (c * (8u / STEP)));
-}
 
 // Sums of four rows and four columns.
 struct Block { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32> }

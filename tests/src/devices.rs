@@ -77,17 +77,6 @@ fn adapters() -> &'static Result<[Opened; 2], GpuError> {
     })
 }
 
-/// The adapter with the kernels it would use; without one, a line about the test that is skipped.
-pub fn adapter() -> Option<Arc<Gpu>> {
-    match adapters() {
-        Ok([direct, tiled]) => Some(Arc::clone(if direct.1.info().is_software() { &direct.1 } else { &tiled.1 })),
-        Err(error) => {
-            crate::skipped(&error.to_string());
-            None
-        }
-    }
-}
-
 /// Every device of this machine; a line about those that are missing.
 pub fn devices() -> Vec<Device> {
     let mut all: Vec<Device> = Isa::available().into_iter().map(Device::cpu).collect();

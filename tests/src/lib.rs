@@ -76,7 +76,7 @@ pub fn adapter() -> Option<AdapterInfo> {
     match quee_gpu::list(Power::High) {
         Ok(mut found) => Some(found.swap_remove(0)),
         Err(error) => {
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {error}\n"));
+            skipped(&error.to_string());
             None
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use quee_tests::{entries, program, stderr, workspace};
+use quee_tests::{entries, program, skipped, stderr, workspace};
 
 /// Runs the program with a folder of caches of its own; `None` and a visible line where there is no adapter.
 fn quee(cache: &Path, args: &[&str]) -> Option<Output> {
@@ -14,8 +14,7 @@ fn quee(cache: &Path, args: &[&str]) -> Option<Output> {
     let output = command.output().expect("the program starts");
     let text = stderr(&output);
     if text.contains("no Vulkan loader") || text.contains("no graphics adapter") {
-        // Written past the test harness, which shows no output of tests that pass.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {text}"));
+        skipped(text.trim_end());
         return None;
     }
     assert!(output.status.success(), "{text}");

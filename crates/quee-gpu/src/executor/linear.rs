@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use quee_backbone::{ExecError, Linear, Norm};
+use quee_backbone::{ExecError, Linear, Norm, Param};
 use quee_quant::{Width, packing};
 
 use super::products::{After, CodeOperands, FloatOperands};
@@ -13,6 +13,7 @@ use crate::heads::Strides;
 use crate::kernels;
 use crate::memory::{Block, Tensor};
 use crate::params::{Codes, ExpandCodes, Floats, RowsCodes, RowsFloat};
+use crate::recorder::Span;
 use crate::tiles::{RowOperation, row_kernel};
 
 /// What follows a linear layer.
@@ -108,10 +109,7 @@ impl GpuExecutor {
         let infos = self.block(16 * samples * heads * places)?;
         let (groups, rules) = self.rules(site, heads * tokens)?;
         let slot = self.recorder_mut().slot(site);
-        let norm = match before {
-            Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
-            _ => None,
-        };
+        let (gain, offset, eps) = self.norm_operands(before)?;
         let (kernel, each) = row_kernel(RowOperation::Quantize, self.gpu().is_tiled());
         let recorder = self.recorder();
         // Rows that follow one another can be cut anywhere, others only between heads. Rows of heads are counted as heads of one token.
@@ -126,10 +124,6 @@ impl GpuExecutor {
             let (x_span, first) = run.part(recorder, x.data.buffer(), x_strides);
             let code_span = recorder.part(codes.buffer(), &run.heads, head[0]);
             let info_span = recorder.part(infos.buffer(), &run.heads, head[1]);
-            let [gain, offset] = match &norm {
-                Some((gain, offset, _)) => [gain, offset].map(|part| recorder.span(buffer(part), 0, 4 * d)),
-                None => [recorder.nothing(), recorder.nothing()],
-            };
             let flags = recorder.flags();
             let rows = run.heads.len() * tokens;
             let params = RowsCodes {
@@ -143,7 +137,7 @@ impl GpuExecutor {
                 x_token: strides[2] as u32,
                 gain_at: gain.at(),
                 offset_at: offset.at(),
-                eps: norm.as_ref().map_or(0.0, |(_, _, eps)| *eps),
+                eps,
                 code_at: code_span.at(),
                 code_matrix: (4 * matrix) as u32,
                 code_row: if columns { 4 } else { (4 * chunks) as u32 },
@@ -155,7 +149,7 @@ impl GpuExecutor {
                 groups,
                 rules,
             };
-            let operands = [x_span, gain, offset, code_span, info_span, flags];
+            let operands = [x_span, gain.clone(), offset.clone(), code_span, info_span, flags];
             let size = self.grid(rows, each);
             self.recorder_mut().dispatch(kernel, &[before.constant()], &params, &operands, size)?;
         }
@@ -351,23 +345,26 @@ impl GpuExecutor {
         self.rows_float(x, "softmax", Before::Softmax)
     }
 
+    /// Gain, offset and epsilon of a normalisation; stand-ins where there is none.
+    fn norm_operands(&self, before: Before<'_>) -> Result<(Span, Span, f32), ExecError> {
+        let recorder = self.recorder();
+        let Before::Norm(norm) = before else { return Ok((recorder.nothing(), recorder.nothing(), 0.0)) };
+        let vector = |param: &Param| {
+            let packed = self.plain(param)?;
+            Ok::<_, ExecError>(recorder.span(buffer(&packed), 0, 4 * param.data.len()))
+        };
+        Ok((vector(&norm.weight)?, vector(&norm.bias)?, norm.eps))
+    }
+
     fn rows_float(&mut self, x: &Tensor, site: &str, before: Before<'_>) -> Result<Tensor, ExecError> {
         let d = *x.shape.last().expect("checked by the callers");
         let rows = x.len() / d.max(1);
         let out = self.tensor(&x.shape)?;
-        let norm = match before {
-            Before::Norm(norm) => Some((self.plain(&norm.weight)?, self.plain(&norm.bias)?, norm.eps)),
-            _ => None,
-        };
+        let (gain, offset, eps) = self.norm_operands(before)?;
         let (kernel, each) = row_kernel(RowOperation::Normalise, self.gpu().is_tiled());
         for run in self.recorder().runs(site, rows, &[4 * d], self.most(each))? {
-            let recorder = self.recorder();
             let x_span = self.floats(x, run.start * d, run.len() * d);
             let y_span = self.floats(&out, run.start * d, run.len() * d);
-            let [gain, offset] = match &norm {
-                Some((gain, offset, _)) => [gain, offset].map(|part| recorder.span(buffer(part), 0, 4 * d)),
-                None => [recorder.nothing(), recorder.nothing()],
-            };
             let params = RowsFloat {
                 rows: run.len() as u32,
                 d: d as u32,
@@ -379,7 +376,7 @@ impl GpuExecutor {
                 x_token: d as u32,
                 gain_at: gain.at(),
                 offset_at: offset.at(),
-                eps: norm.as_ref().map_or(0.0, |(_, _, eps)| *eps),
+                eps,
                 y_at: y_span.at(),
             };
             let size = self.grid(run.len(), each);
@@ -387,7 +384,7 @@ impl GpuExecutor {
                 kernel,
                 &[before.constant()],
                 &params,
-                &[x_span, gain, offset, y_span],
+                &[x_span, gain.clone(), offset.clone(), y_span],
                 size,
             )?;
         }
