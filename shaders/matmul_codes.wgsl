@@ -1,4 +1,5 @@
-// Quantized product for software adapters and for few rows: every invocation loads its operands itself and sums 8 rows and 4 columns.
+// Quantized product for software adapters and for few rows: every invocation loads its operands itself and sums 4 columns of 8 rows,
+// or, with TALL = 1, of 16: columns are then unpacked half as often.
 //
 // Codes are unpacked to floats, whose sums are exact to 2^24, which is what 64 chunks of 16 products of at most 128 * 128 can add up to;
 // the sums of so many chunks are then added as integers. A processor multiplies and adds floats in one step, and has no such step for
@@ -11,6 +12,12 @@
 // variant: gelu AFTER=1
 // variant: add AFTER=2
 // variant: raw RAW=1
+// variant: tall_plain TALL=1
+// variant: tall_gelu TALL=1 AFTER=1
+// variant: tall_add TALL=1 AFTER=2
+// variant: tall_raw TALL=1 RAW=1
+
+override TALL: u32 = 0u;
 
 const LANES = 8u;
 const EXACT = 64u;
@@ -52,7 +59,7 @@ fn add_chunk(row: vec4<u32>, c: Chunk, sums: vec4<f32>) -> vec4<f32> {
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let batch = group.z;
-    let i = group.y * 8u;
+    let i = group.y * select(8u, 16u, TALL == 1u);
     let j = (group.x * LANES + lane) * 4u;
     let last = p.m - 1u;
     let base = p.a_at + batch * p.a_matrix;
@@ -64,12 +71,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let a5 = base + min(i + 5u, last) * p.chunks;
     let a6 = base + min(i + 6u, last) * p.chunks;
     let a7 = base + min(i + 7u, last) * p.chunks;
+    let a8 = base + min(i + 8u, last) * p.chunks;
+    let a9 = base + min(i + 9u, last) * p.chunks;
+    let a10 = base + min(i + 10u, last) * p.chunks;
+    let a11 = base + min(i + 11u, last) * p.chunks;
+    let a12 = base + min(i + 12u, last) * p.chunks;
+    let a13 = base + min(i + 13u, last) * p.chunks;
+    let a14 = base + min(i + 14u, last) * p.chunks;
+    let a15 = base + min(i + 15u, last) * p.chunks;
     let column = p.b_at + batch * p.b_matrix + min(j, (p.n - 1u) / 4u * 4u);
     var t0 = vec4(0); var t1 = vec4(0); var t2 = vec4(0); var t3 = vec4(0);
     var t4 = vec4(0); var t5 = vec4(0); var t6 = vec4(0); var t7 = vec4(0);
+    var t8 = vec4(0); var t9 = vec4(0); var t10 = vec4(0); var t11 = vec4(0);
+    var t12 = vec4(0); var t13 = vec4(0); var t14 = vec4(0); var t15 = vec4(0);
     for (var first = 0u; first < p.chunks; first += EXACT) {
         var s0 = vec4(0.0); var s1 = vec4(0.0); var s2 = vec4(0.0); var s3 = vec4(0.0);
         var s4 = vec4(0.0); var s5 = vec4(0.0); var s6 = vec4(0.0); var s7 = vec4(0.0);
+        var s8 = vec4(0.0); var s9 = vec4(0.0); var s10 = vec4(0.0); var s11 = vec4(0.0);
+        var s12 = vec4(0.0); var s13 = vec4(0.0); var s14 = vec4(0.0); var s15 = vec4(0.0);
         let end = min(first + EXACT, p.chunks);
         for (var c = first; c < end; c++) {
             let at = column + c * p.width;
@@ -82,9 +101,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             s5 = add_chunk(a[a5 + c], q, s5);
             s6 = add_chunk(a[a6 + c], q, s6);
             s7 = add_chunk(a[a7 + c], q, s7);
+            if TALL == 1u {
+                s8 = add_chunk(a[a8 + c], q, s8);
+                s9 = add_chunk(a[a9 + c], q, s9);
+                s10 = add_chunk(a[a10 + c], q, s10);
+                s11 = add_chunk(a[a11 + c], q, s11);
+                s12 = add_chunk(a[a12 + c], q, s12);
+                s13 = add_chunk(a[a13 + c], q, s13);
+                s14 = add_chunk(a[a14 + c], q, s14);
+                s15 = add_chunk(a[a15 + c], q, s15);
+            }
         }
         t0 += vec4<i32>(s0); t1 += vec4<i32>(s1); t2 += vec4<i32>(s2); t3 += vec4<i32>(s3);
         t4 += vec4<i32>(s4); t5 += vec4<i32>(s5); t6 += vec4<i32>(s6); t7 += vec4<i32>(s7);
+        t8 += vec4<i32>(s8); t9 += vec4<i32>(s9); t10 += vec4<i32>(s10); t11 += vec4<i32>(s11);
+        t12 += vec4<i32>(s12); t13 += vec4<i32>(s13); t14 += vec4<i32>(s14); t15 += vec4<i32>(s15);
     }
     // Loaded once: loads behind a store would be repeated for every row.
     let infos = Infos(column_info(batch, j), column_info(batch, j + 1u), column_info(batch, j + 2u), column_info(batch, j + 3u));
@@ -96,6 +127,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     store_four(batch, i + 5u, j, t5, infos);
     store_four(batch, i + 6u, j, t6, infos);
     store_four(batch, i + 7u, j, t7, infos);
+    if TALL == 1u {
+        store_four(batch, i + 8u, j, t8, infos);
+        store_four(batch, i + 9u, j, t9, infos);
+        store_four(batch, i + 10u, j, t10, infos);
+        store_four(batch, i + 11u, j, t11, infos);
+        store_four(batch, i + 12u, j, t12, infos);
+        store_four(batch, i + 13u, j, t13, infos);
+        store_four(batch, i + 14u, j, t14, infos);
+        store_four(batch, i + 15u, j, t15, infos);
+    }
 }
 
 struct Infos { x: vec4<u32>, y: vec4<u32>, z: vec4<u32>, w: vec4<u32> }

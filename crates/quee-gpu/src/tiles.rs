@@ -64,7 +64,7 @@ impl Tile {
 
     /// Whether invocations load their operands themselves, without shared memory.
     pub(crate) fn is_direct(&self) -> bool {
-        self.constants.is_empty()
+        [&kernels::MATMUL_CODES, &kernels::MATMUL_FLOAT].iter().any(|direct| direct.name == self.source.name)
     }
 
     fn workgroups(&self, shape: Shape) -> usize {
@@ -113,8 +113,9 @@ const fn direct(source: &'static Source) -> Tile {
 }
 
 /// Tiles of products of codes: for software adapters, for few rows, then from large to small.
-static CODES: [Tile; 8] = [
+static CODES: [Tile; 9] = [
     direct(&kernels::MATMUL_CODES),
+    Tile { name: "direct 16x32", rows: 16, columns: 32, source: &kernels::MATMUL_CODES, constants: &[("TALL", 1.0)] },
     dot("dot 4x32", 32, &[("COLUMNS", 32.0), ("PARTS", 8.0)]),
     dot("dot 4x64", 64, &[("COLUMNS", 64.0), ("PARTS", 4.0)]),
     tiled(0, &kernels::MATMUL_CODES_TILED),
@@ -158,10 +159,13 @@ pub fn usual(shape: Shape, is_tiled: bool) -> &'static Tile {
     let all = candidates(shape.operands);
     let (few, tiles) = all.split_at(all.len() - TILED.len());
     if !is_tiled {
-        return &few[0];
+        // A taller tile unpacks columns less often, but rows beyond the last are computed in vain.
+        let computed = |tile: &Tile| shape.m.next_multiple_of(tile.rows);
+        let good = |tile: &&Tile| tile.is_direct() && 10 * computed(tile) <= 11 * computed(&few[0]);
+        return few.iter().rev().find(good).expect("the first one is");
     }
     if shape.m <= FEW_ROWS {
-        return few.get(1).unwrap_or(&few[0]);
+        return few.iter().find(|tile| !tile.is_direct()).unwrap_or(&few[0]);
     }
     let good = |tile: &&Tile| tile.fits(shape) && tile.workgroups(shape) >= ENOUGH;
     tiles.iter().find(good).unwrap_or(&tiles[TILED.len() - 1])
@@ -219,10 +223,14 @@ mod tests {
         assert_eq!(name(Operands::Codes, 1, 1000, 1), "dot 4x32");
         assert_eq!(name(Operands::Floats, 1, 1000, 1), "direct 8x32");
         assert_eq!(name(Operands::Codes, 197, 64, 768), "tiled 64x64");
-        assert_eq!(
-            usual(Shape { operands: Operands::Codes, m: 999, n: 999, k: 9, batch: 9 }, false).name,
-            "direct 8x32"
-        );
+    }
+
+    #[test]
+    fn software_adapters_get_taller_tiles_for_many_rows() {
+        let name = |operands, m| usual(Shape { operands, m, n: 999, k: 9, batch: 9 }, false).name;
+        assert_eq!(name(Operands::Codes, 999), "direct 16x32");
+        assert_eq!(name(Operands::Codes, 65), "direct 8x32");
+        assert_eq!(name(Operands::Floats, 999), "direct 8x32");
     }
 
     #[test]

@@ -223,7 +223,7 @@ mod tests {
     fn tuning() -> Tuning {
         let mut tuning = Tuning::new(&info());
         let floats = Shape { operands: Operands::Floats, ..shape(7) };
-        tuning.set(Choice { class: shape(64), tile: &candidates(Operands::Codes)[3], seconds: 2e-5 });
+        tuning.set(Choice { class: shape(64), tile: named(Operands::Codes, "tiled 128x128").unwrap(), seconds: 2e-5 });
         tuning.set(Choice { class: floats.class(), tile: &candidates(Operands::Floats)[1], seconds: 1e-5 });
         tuning
     }

@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::backend::DeviceArgs;
 use crate::cancel::{Cancel, Cancelled};
+use crate::output::print;
 use crate::recipe::{self, Recipe};
 use crate::training::{self, TrainingArgs};
 use crate::{
@@ -219,9 +219,7 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Weights(command) => {
             print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
         }
-        Command::Bench(command) => {
-            print(&blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel))?)
-        }
+        Command::Bench(command) => blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel)),
         Command::Tune(args) => print(&blocking(1, "measuring", move |cancel| tune_command::run(&args, cancel))?),
     }
 }
@@ -238,14 +236,6 @@ fn blocking<T: Send + 'static>(
             .await
             .with_context(|| format!("{what} broke down; this is a defect of quee, please report it"))?
     })
-}
-
-/// Writes to the standard output; a reader that has gone is no error.
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to the standard output"),
-        _ => Ok(()),
-    }
 }
 
 /// Runs `work` with a pool of `threads` threads (0: one per processor) while watching for Ctrl-C: the first asks the

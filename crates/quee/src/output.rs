@@ -1,4 +1,4 @@
-//! The results folder of a run: nothing in it is ever half-written.
+//! What a command leaves: text on the standard output, and the results folder of a run, in which nothing is ever half-written.
 //!
 //! Files are written into a hidden folder beside the final one, which is renamed when everything is there. A run that
 //! fails or is stopped leaves no trace.
@@ -8,6 +8,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+
+/// Writes to the standard output; a reader that has gone is no error.
+///
+/// # Errors
+/// When it cannot be written to.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to the standard output"),
+        _ => Ok(()),
+    }
+}
 
 /// A results folder under construction.
 pub struct RunFolder {

@@ -20,7 +20,7 @@ use quee_gpu::{Gpu, GpuOptions};
 
 use crate::cancel::Cancel;
 use crate::folders;
-use crate::output::write_whole;
+use crate::output::{print, write_whole};
 use table::Row;
 
 /// What to measure.
@@ -47,11 +47,12 @@ pub struct GpuArgs {
 /// Said of times that a software adapter gives.
 pub const SOFTWARE: &str = "software adapter: these are times of the processor, not of a GPU";
 
-/// Measures; the text to print.
+/// Measures, and prints the figures of each part as soon as they are there.
 ///
 /// # Errors
-/// When there is no such adapter, it fails, the figures cannot be written, or a wish to stop.
-pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<String> {
+/// When there is no such adapter, it fails, the figures cannot be written, or a wish to stop. What was measured before it stays printed,
+/// and written with `--csv`.
+pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
     let BenchCommand::Gpu(args) = command;
     if let Some(folder) = &args.csv {
         // Before minutes of measuring.
@@ -62,21 +63,41 @@ pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<String> {
     let options = GpuOptions { adapter: args.adapter.clone(), tuning: folders::tuning(), ..GpuOptions::default() };
     let gpu = Gpu::open(&options)?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
-    let mut rows = Vec::new();
-    let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut rows)?;
-    network::measure(&gpu, effort, cancel, &mut rows)?;
-    let comparison = peer::measure(&gpu, effort, cancel, &mut rows)?;
+    let csv = args.csv.as_ref().map(|folder| folder.join(format!("bench-{}.csv", gpu.info().slug())));
+    let mut figures = Figures { gpu: &gpu, csv, rows: Vec::new(), printed: 0 };
 
-    let mut text = heading(&gpu, clock);
-    text += &kernels::peaks_text(&peaks);
-    text += &table::text(&rows);
-    text += &format!("{comparison}\n");
-    if let Some(folder) = &args.csv {
-        let path = folder.join(format!("bench-{}.csv", gpu.info().slug()));
-        write(&path, &table::csv(&rows, &gpu))?;
-        text += &format!("{}\n", path.display());
+    let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut figures.rows)?;
+    print(&(heading(&gpu, clock) + &kernels::peaks_text(&peaks)))?;
+    figures.publish()?;
+    let comparison = peer::measure(&gpu, effort, cancel, &mut figures.rows)?;
+    figures.publish()?;
+    print(&format!("{comparison}\n"))?;
+    network::measure(&gpu, effort, cancel, &mut figures.rows)?;
+    figures.publish()?;
+    if let Some(path) = &figures.csv {
+        print(&format!("{}\n", path.display()))?;
     }
-    Ok(text)
+    Ok(())
+}
+
+/// Figures so far.
+struct Figures<'g> {
+    gpu: &'g Arc<Gpu>,
+    csv: Option<PathBuf>,
+    rows: Vec<Row>,
+    printed: usize,
+}
+
+impl Figures<'_> {
+    /// Prints the rows that are new, and writes all to the file.
+    fn publish(&mut self) -> Result<()> {
+        print(&table::text(&self.rows[self.printed..]))?;
+        self.printed = self.rows.len();
+        if let Some(path) = &self.csv {
+            write(path, &table::csv(&self.rows, self.gpu))?;
+        }
+        Ok(())
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
