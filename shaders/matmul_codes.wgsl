@@ -119,32 +119,33 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     // Loaded once: loads behind a store would be repeated for every row.
     let infos = Infos(column_info(batch, j), column_info(batch, j + 1u), column_info(batch, j + 2u), column_info(batch, j + 3u));
-    store_four(batch, i, j, t0, infos);
-    store_four(batch, i + 1u, j, t1, infos);
-    store_four(batch, i + 2u, j, t2, infos);
-    store_four(batch, i + 3u, j, t3, infos);
-    store_four(batch, i + 4u, j, t4, infos);
-    store_four(batch, i + 5u, j, t5, infos);
-    store_four(batch, i + 6u, j, t6, infos);
-    store_four(batch, i + 7u, j, t7, infos);
+    let start = out_start(batch);
+    store_four(batch, start, i, j, t0, infos);
+    store_four(batch, start, i + 1u, j, t1, infos);
+    store_four(batch, start, i + 2u, j, t2, infos);
+    store_four(batch, start, i + 3u, j, t3, infos);
+    store_four(batch, start, i + 4u, j, t4, infos);
+    store_four(batch, start, i + 5u, j, t5, infos);
+    store_four(batch, start, i + 6u, j, t6, infos);
+    store_four(batch, start, i + 7u, j, t7, infos);
     if TALL == 1u {
-        store_four(batch, i + 8u, j, t8, infos);
-        store_four(batch, i + 9u, j, t9, infos);
-        store_four(batch, i + 10u, j, t10, infos);
-        store_four(batch, i + 11u, j, t11, infos);
-        store_four(batch, i + 12u, j, t12, infos);
-        store_four(batch, i + 13u, j, t13, infos);
-        store_four(batch, i + 14u, j, t14, infos);
-        store_four(batch, i + 15u, j, t15, infos);
+        store_four(batch, start, i + 8u, j, t8, infos);
+        store_four(batch, start, i + 9u, j, t9, infos);
+        store_four(batch, start, i + 10u, j, t10, infos);
+        store_four(batch, start, i + 11u, j, t11, infos);
+        store_four(batch, start, i + 12u, j, t12, infos);
+        store_four(batch, start, i + 13u, j, t13, infos);
+        store_four(batch, start, i + 14u, j, t14, infos);
+        store_four(batch, start, i + 15u, j, t15, infos);
     }
 }
 
 struct Infos { x: vec4<u32>, y: vec4<u32>, z: vec4<u32>, w: vec4<u32> }
 
-fn store_four(batch: u32, i: u32, j: u32, sums: vec4<i32>, infos: Infos) {
+fn store_four(batch: u32, start: u32, i: u32, j: u32, sums: vec4<i32>, infos: Infos) {
     let row = row_info(batch, i);
-    store_sum(batch, i, j, sums.x, row, infos.x);
-    store_sum(batch, i, j + 1u, sums.y, row, infos.y);
-    store_sum(batch, i, j + 2u, sums.z, row, infos.z);
-    store_sum(batch, i, j + 3u, sums.w, row, infos.w);
+    store_sum(start, i, j, sums.x, row, infos.x);
+    store_sum(start, i, j + 1u, sums.y, row, infos.y);
+    store_sum(start, i, j + 2u, sums.z, row, infos.z);
+    store_sum(start, i, j + 3u, sums.w, row, infos.w);
 }

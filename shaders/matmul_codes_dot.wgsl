@@ -47,6 +47,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
     // Four parts are left without work otherwise: each stores one row.
     if part < 4u {
-        store(batch, i + part, j, parts[lane % COLUMNS][part]);
+        store_sum(out_start(batch), i + part, j, parts[lane % COLUMNS][part], row_info(batch, i + part), column_info(batch, j));
     }
 }

@@ -100,32 +100,33 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let i = first_row + y;
     let j = first_column + x;
-    store_block(batch, i, j, s00);
+    let start = out_start(batch);
+    store_block(batch, start, i, j, s00);
     if ROW_BLOCKS == 2u {
-        store_block(batch, i + 4u * SIZE_Y, j, s10);
+        store_block(batch, start, i + 4u * SIZE_Y, j, s10);
     }
     if COLUMN_BLOCKS == 2u {
-        store_block(batch, i, j + 4u * SIZE_X, s01);
+        store_block(batch, start, i, j + 4u * SIZE_X, s01);
         if ROW_BLOCKS == 2u {
-            store_block(batch, i + 4u * SIZE_Y, j + 4u * SIZE_X, s11);
+            store_block(batch, start, i + 4u * SIZE_Y, j + 4u * SIZE_X, s11);
         }
     }
 }
 
-fn store_block(batch: u32, i: u32, j: u32, s: Block) {
+fn store_block(batch: u32, start: u32, i: u32, j: u32, s: Block) {
     let columns = array(
         column_info(batch, j), column_info(batch, j + SIZE_X),
         column_info(batch, j + 2u * SIZE_X), column_info(batch, j + 3u * SIZE_X));
-    store_row(batch, i, j, s.r0, columns);
-    store_row(batch, i + SIZE_Y, j, s.r1, columns);
-    store_row(batch, i + 2u * SIZE_Y, j, s.r2, columns);
-    store_row(batch, i + 3u * SIZE_Y, j, s.r3, columns);
+    store_row(batch, start, i, j, s.r0, columns);
+    store_row(batch, start, i + SIZE_Y, j, s.r1, columns);
+    store_row(batch, start, i + 2u * SIZE_Y, j, s.r2, columns);
+    store_row(batch, start, i + 3u * SIZE_Y, j, s.r3, columns);
 }
 
-fn store_row(batch: u32, i: u32, j: u32, sums: vec4<i32>, columns: array<vec4<u32>, 4>) {
+fn store_row(batch: u32, start: u32, i: u32, j: u32, sums: vec4<i32>, columns: array<vec4<u32>, 4>) {
     let row = row_info(batch, i);
-    store_sum(batch, i, j, sums.x, row, columns[0]);
-    store_sum(batch, i, j + SIZE_X, sums.y, row, columns[1]);
-    store_sum(batch, i, j + 2u * SIZE_X, sums.z, row, columns[2]);
-    store_sum(batch, i, j + 3u * SIZE_X, sums.w, row, columns[3]);
+    store_sum(start, i, j, sums.x, row, columns[0]);
+    store_sum(start, i, j + SIZE_X, sums.y, row, columns[1]);
+    store_sum(start, i, j + 2u * SIZE_X, sums.z, row, columns[2]);
+    store_sum(start, i, j + 3u * SIZE_X, sums.w, row, columns[3]);
 }

@@ -76,19 +76,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         s6 = fma(vec4(a[a6 + k]), q, s6);
         s7 = fma(vec4(a[a7 + k]), q, s7);
     }
-    store_four(batch, i, j, s0);
-    store_four(batch, i + 1u, j, s1);
-    store_four(batch, i + 2u, j, s2);
-    store_four(batch, i + 3u, j, s3);
-    store_four(batch, i + 4u, j, s4);
-    store_four(batch, i + 5u, j, s5);
-    store_four(batch, i + 6u, j, s6);
-    store_four(batch, i + 7u, j, s7);
+    let start = out_start(batch);
+    store_four(start, i, j, s0);
+    store_four(start, i + 1u, j, s1);
+    store_four(start, i + 2u, j, s2);
+    store_four(start, i + 3u, j, s3);
+    store_four(start, i + 4u, j, s4);
+    store_four(start, i + 5u, j, s5);
+    store_four(start, i + 6u, j, s6);
+    store_four(start, i + 7u, j, s7);
 }
 
-fn store_four(batch: u32, i: u32, j: u32, sums: vec4<f32>) {
-    store(batch, i, j, sums.x);
-    store(batch, i, j + 1u, sums.y);
-    store(batch, i, j + 2u, sums.z);
-    store(batch, i, j + 3u, sums.w);
+fn store_four(start: u32, i: u32, j: u32, sums: vec4<f32>) {
+    store(start, i, j, sums.x);
+    store(start, i, j + 1u, sums.y);
+    store(start, i, j + 2u, sums.z);
+    store(start, i, j + 3u, sums.w);
 }

@@ -104,28 +104,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let i = first_row + y;
     let j = first_column + x;
-    store_block(batch, i, j, s00);
+    let start = out_start(batch);
+    store_block(start, i, j, s00);
     if ROW_BLOCKS == 2u {
-        store_block(batch, i + 4u * SIZE_Y, j, s10);
+        store_block(start, i + 4u * SIZE_Y, j, s10);
     }
     if COLUMN_BLOCKS == 2u {
-        store_block(batch, i, j + 4u * SIZE_X, s01);
+        store_block(start, i, j + 4u * SIZE_X, s01);
         if ROW_BLOCKS == 2u {
-            store_block(batch, i + 4u * SIZE_Y, j + 4u * SIZE_X, s11);
+            store_block(start, i + 4u * SIZE_Y, j + 4u * SIZE_X, s11);
         }
     }
 }
 
-fn store_block(batch: u32, i: u32, j: u32, s: Block) {
-    store_row(batch, i, j, s.r0);
-    store_row(batch, i + SIZE_Y, j, s.r1);
-    store_row(batch, i + 2u * SIZE_Y, j, s.r2);
-    store_row(batch, i + 3u * SIZE_Y, j, s.r3);
+fn store_block(start: u32, i: u32, j: u32, s: Block) {
+    store_row(start, i, j, s.r0);
+    store_row(start, i + SIZE_Y, j, s.r1);
+    store_row(start, i + 2u * SIZE_Y, j, s.r2);
+    store_row(start, i + 3u * SIZE_Y, j, s.r3);
 }
 
-fn store_row(batch: u32, i: u32, j: u32, sums: vec4<f32>) {
-    store(batch, i, j, sums.x);
-    store(batch, i, j + SIZE_X, sums.y);
-    store(batch, i, j + 2u * SIZE_X, sums.z);
-    store(batch, i, j + 3u * SIZE_X, sums.w);
+fn store_row(start: u32, i: u32, j: u32, sums: vec4<f32>) {
+    store(start, i, j, sums.x);
+    store(start, i, j + SIZE_X, sums.y);
+    store(start, i, j + 2u * SIZE_X, sums.z);
+    store(start, i, j + 3u * SIZE_X, sums.w);
 }

@@ -6,6 +6,9 @@
 // variant: plain BEFORE=0
 // variant: norm BEFORE=1
 // variant: softmax BEFORE=2
+// variant: uneven BEFORE=0 UNEVEN=1
+// variant: uneven_norm BEFORE=1 UNEVEN=1
+// variant: uneven_softmax BEFORE=2 UNEVEN=1
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

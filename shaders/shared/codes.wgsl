@@ -11,7 +11,7 @@
 // out       f32: row i and column j of product b at out_at + b / heads * out_sample + b % heads * out_head + i * out_row + j
 // residual  f32, as out
 //
-// out = (sum of products without the zero points) * (scale of row * scale of column * factor) + bias, then AFTER.
+// out = (sum of products without the zero points) * (scale of row * scale of column * factor) + bias if has_bias, then AFTER.
 // With RAW = 1, out holds the 32-bit integer sums of the codes' products instead, as bits.
 
 struct Params {
@@ -36,9 +36,9 @@ struct Params {
     out_head: u32,
     out_row: u32,
     residual_at: u32,
+    has_bias: u32,
     unused0: u32,
     unused1: u32,
-    unused2: u32,
 }
 
 override AFTER: u32 = 0u;
@@ -60,17 +60,17 @@ fn column_info(batch: u32, j: u32) -> vec4<u32> {
     return b_infos[p.b_info_at + batch * p.b_info_matrix + min(j, p.n - 1u)];
 }
 
-// Stores the sum of row i and column j of product `batch`, where there is one.
-fn store(batch: u32, i: u32, j: u32, sum: i32) {
-    store_sum(batch, i, j, sum, row_info(batch, i), column_info(batch, j));
+// Where product `batch` begins in `out`. Asked for once: divisions are dear where they are done lane by lane.
+fn out_start(batch: u32) -> u32 {
+    return batch / p.heads * p.out_sample + batch % p.heads * p.out_head;
 }
 
-// The same, with what belongs to row and column.
-fn store_sum(batch: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<u32>) {
+// Stores the sum of row i and column j of the product that begins at `start`, where there is one, with what belongs to row and column.
+fn store_sum(start: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<u32>) {
     if i >= p.m || j >= p.n {
         return;
     }
-    let at = batch / p.heads * p.out_sample + batch % p.heads * p.out_head + i * p.out_row + j;
+    let at = start + i * p.out_row + j;
     if RAW == 1u {
         out[p.out_at + at] = bitcast<f32>(sum);
         return;
@@ -79,5 +79,5 @@ fn store_sum(batch: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<
     let column_zero = bitcast<i32>(column.y);
     let product = sum - row_zero * bitcast<i32>(column.z) - column_zero * bitcast<i32>(row.z) + i32(p.k) * row_zero * column_zero;
     let scale = bitcast<f32>(row.x) * bitcast<f32>(column.x) * p.factor;
-    out[p.out_at + at] = finished(f32(product) * scale + bitcast<f32>(column.w), at);
+    out[p.out_at + at] = finished(f32(product) * scale + select(0.0, bitcast<f32>(column.w), p.has_bias == 1u), at);
 }

@@ -47,11 +47,17 @@ fn a_start(batch: u32) -> u32 {
     return p.a_at + batch / p.heads * p.a_sample + batch % p.heads * p.a_head;
 }
 
-fn store(batch: u32, i: u32, j: u32, sum: f32) {
+// Where product `batch` begins in `out`. Asked for once: divisions are dear where they are done lane by lane.
+fn out_start(batch: u32) -> u32 {
+    return batch / p.heads * p.out_sample + batch % p.heads * p.out_head;
+}
+
+// Stores the sum of row i and column j of the product that begins at `start`, where there is one.
+fn store(start: u32, i: u32, j: u32, sum: f32) {
     if i >= p.m || j >= p.n {
         return;
     }
-    let at = batch / p.heads * p.out_sample + batch % p.heads * p.out_head + i * p.out_row + j;
+    let at = start + i * p.out_row + j;
     var v = sum * p.factor;
     if p.has_bias == 1u {
         v += bias[p.bias_at + j];

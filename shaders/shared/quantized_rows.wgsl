@@ -10,7 +10,10 @@
 //
 // Group g of rows, up to its end in `ends`, is quantized by rules[g]; rows are counted over the whole operation.
 
+// UNEVEN = 1: rules may be of any kind.
+
 override BEFORE: u32 = 0u;
+override UNEVEN: u32 = 0u;
 
 struct Params {
     rows: u32,
@@ -59,7 +62,12 @@ fn code_word(row: Row, rule: Rule, w: u32, sum: ptr<function, i32>) -> u32 {
     for (var j = 0u; j < 4u; j++) {
         let i = w * 4u + j;
         if i < p.d {
-            let code = encode(rule, value(row, i));
+            var code: i32;
+            if UNEVEN == 1u {
+                code = encode_any(rule, value(row, i));
+            } else {
+                code = encode(rule, value(row, i));
+            }
             *sum += code;
             word |= (u32(code) & 0xffu) << (8u * j);
         }

@@ -7,10 +7,13 @@ use quee_backbone::architecture::TensorSpec;
 use quee_backbone::calibrate::Calibrator;
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::families::t2t::T2tConfig;
+use quee_backbone::params::AttentionOperand;
 use quee_backbone::vit::{Pool, VitConfig};
-use quee_backbone::{Architecture, Backbone, ExecError, Executor, QuantPlan};
+use quee_backbone::{Architecture, Backbone, ExecError, Executor, LayerPlan, LayerWeight, QuantPlan, Wider};
 use quee_cpu::{CpuExecutor, Isa};
-use quee_quant::{ActQuantizer, WeightQuantizer, Width};
+use quee_quant::{ActQuant, ActQuantizer, LogSqrt2, QuantWeight, SiteQuant, Twin, WeightQuantizer, Width};
+use quee_train::TrainError;
+use quee_train::capture::{CaptureConfig, LayerSample, capture};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -95,7 +98,62 @@ pub fn plans(backbone: &dyn Backbone) -> Vec<Arc<QuantPlan>> {
     backbone.forward(&mut calibrator, &images).expect("float run");
     let observers = calibrator.finish();
     let percentile = QuantPlan::calibrated(WeightQuantizer::Mse, ActQuantizer::Percentile, &observers, &widths());
-    vec![Arc::new(dynamic), Arc::new(percentile)]
+    vec![Arc::new(dynamic), Arc::new(uneven(backbone, percentile.clone())), Arc::new(percentile)]
+}
+
+/// A plan with everything that calibration may do: uneven codes, changed normalisations, weights and biases of its own, other widths at single
+/// sites.
+fn uneven(backbone: &dyn Backbone, mut plan: QuantPlan) -> QuantPlan {
+    let config = CaptureConfig { rows: 1, seed: 0 };
+    let captured = capture::<TrainError>(backbone, &pictures(backbone, 1), &config, || Ok(())).expect("float run");
+    for sample in captured.attentions {
+        let site = sample.attention.operand_site(AttentionOperand::Probabilities);
+        for bits in 2..=8 {
+            // Both kinds, with one to four planes.
+            let quant = if site.contains("blocks.0") {
+                SiteQuant::LogSqrt2(LogSqrt2 { bits, scale: 0.9 })
+            } else {
+                SiteQuant::Twin(Twin { bits, small: 0.25 / f32::from(bits), shift: 4, signed: false })
+            };
+            plan.set_site(&site, quant);
+        }
+    }
+    let mut wider = Wider::default();
+    for sample in captured.layers {
+        let LayerSample { linear, norm, after_gelu, .. } = sample;
+        let (n, k, site) = (linear.outputs, linear.inputs, &linear.site);
+        if after_gelu {
+            for bits in 2..=8 {
+                let small = 0.17 / f32::from(1u8 << (bits - 1));
+                plan.set_site(site, SiteQuant::Twin(Twin { bits, small, shift: 4, signed: true }));
+            }
+        }
+        if let Some(norm) = norm {
+            let changed = |param: &[f32], seed| -> Arc<[f32]> {
+                param.iter().zip(numbers(param.len(), 0.3, seed)).map(|(p, x)| p * (1.0 + x)).collect()
+            };
+            let norm = [changed(&norm.weight.data, 5), changed(&norm.bias.data, 6)];
+            let mut layer = LayerPlan { norm: Some(norm), ..LayerPlan::default() };
+            for bits in 2..=8 {
+                let weight = QuantWeight::quantize(&numbers(n * k, 0.3, 7), n, k, bits, WeightQuantizer::Mse);
+                let bias = Some(numbers(n, 0.5, 8).into());
+                layer.weights.insert(bits, Arc::new(LayerWeight { weight, bias }));
+            }
+            plan.set_layer(site, layer);
+        }
+        if site.ends_with("proj") {
+            widths().into_iter().for_each(|width| wider.set(site, width, "w7a7".parse().expect("a width")));
+        }
+    }
+    for (site, seven) in
+        plan.sites().filter(|(site, _)| site.ends_with("proj")).map(|(s, q)| (s.to_owned(), q[&8])).collect::<Vec<_>>()
+    {
+        if let SiteQuant::Uniform(quant) = seven {
+            plan.set_site(&site, SiteQuant::Uniform(ActQuant::new(2.0 * quant.scale, quant.zero / 2, 7)));
+        }
+    }
+    plan.set_wider(wider);
+    plan
 }
 
 /// What enters every block, the last block's output, and the logits.

@@ -20,6 +20,11 @@ impl Value {
         Self(Arc::new(tensor))
     }
 
+    /// Whether both are the same tensor, not only equal ones.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The tensor inside.
     ///
     /// # Errors

@@ -34,6 +34,14 @@
 #[macro_export]
 macro_rules! forward_plain_operations {
     ($inner:tt) => {
+        $crate::forward_plain_operations!($inner, but gelu);
+
+        fn gelu(&mut self, x: &$crate::Value) -> Result<$crate::Value, $crate::ExecError> {
+            self.$inner.gelu(x)
+        }
+    };
+    // For wrappers that watch GELU too.
+    ($inner:tt, but gelu) => {
         fn wait(&mut self) -> Result<(), $crate::ExecError> {
             self.$inner.wait()
         }
@@ -76,10 +84,6 @@ macro_rules! forward_plain_operations {
 
         fn layer_norm(&mut self, x: &$crate::Value, norm: &$crate::Norm) -> Result<$crate::Value, $crate::ExecError> {
             self.$inner.layer_norm(x, norm)
-        }
-
-        fn gelu(&mut self, x: &$crate::Value) -> Result<$crate::Value, $crate::ExecError> {
-            self.$inner.gelu(x)
         }
 
         fn add(&mut self, a: &$crate::Value, b: &$crate::Value) -> Result<$crate::Value, $crate::ExecError> {

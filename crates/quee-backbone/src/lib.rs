@@ -17,7 +17,7 @@
 //! - [`cost`]: an executor whose tensors are shapes; counts multiply-accumulates and bit operations
 //! - [`cost_dynn`]: another way to count, for comparison with published curves
 //! - [`calibrate`]: an executor that watches what enters each quantized operation
-//! - [`quant_plan`]: which quantizer runs where
+//! - [`quant_plan`]: which quantizer runs where; [`quant_file`]: the same in files
 
 pub mod architecture;
 pub mod backbone;
@@ -34,6 +34,7 @@ pub mod groups;
 pub mod params;
 pub mod positions;
 pub mod presets;
+pub mod quant_file;
 pub mod quant_plan;
 pub mod tensor_file;
 pub mod weights;
@@ -44,4 +45,4 @@ pub use executor::{ExecError, Executor, Value};
 pub use families::vit;
 pub use groups::Groups;
 pub use params::{Attention, Linear, Norm, Param, Performer, Window};
-pub use quant_plan::QuantPlan;
+pub use quant_plan::{LayerPlan, LayerWeight, QuantPlan, Wider};

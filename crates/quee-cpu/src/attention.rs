@@ -7,7 +7,7 @@ use quee_quant::ActQuant;
 use crate::gemm::float::{PackedF32, gemm_f32};
 use crate::gemm::{GemmScratch, PackedB, gemm_i8};
 use crate::isa::{Cpu, per_isa};
-use crate::quantize::{NotFinite, RowQuant, RowRule, encode};
+use crate::quantize::{NotFinite, RowQuant, RowRule, SiteRule, encode};
 
 /// How the operands of attention are quantized.
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ pub(crate) struct AttentionRules {
     pub query: RowRule,
     pub key: RowRule,
     pub value: RowRule,
-    pub probabilities: RowRule,
+    pub probabilities: SiteRule,
 }
 
 /// The operand that is not finite.
@@ -119,8 +119,8 @@ impl HeadScratch {
             let codes = &mut self.codes[token * d..(token + 1) * d];
             let row = rules.key.quantize(cpu, sample.row(1, head, token), codes);
             let row = row.map_err(|NotFinite| OperandNotFinite(AttentionOperand::Key))?;
-            scales.push(row.quant.scale);
-            zeros.push(row.quant.zero);
+            scales.push(row.scale);
+            zeros.push(row.zero);
             sums.push(row.sum);
         }
         self.keys.pack(t, d, &self.codes);
@@ -147,12 +147,13 @@ impl HeadScratch {
             return Ok(());
         };
         let queries = (0..m).map(|i| sample.row(0, head, first + i));
-        self.quantize(cpu, d, queries, rules.query).map_err(|NotFinite| OperandNotFinite(AttentionOperand::Query))?;
+        self.quantize(cpu, d, queries, &SiteRule::Uniform(rules.query), 0)
+            .map_err(|NotFinite| OperandNotFinite(AttentionOperand::Query))?;
         self.sums.resize(m * t, 0);
         gemm_i8(m, &self.codes, d, &self.row_sums, &self.keys, &mut self.sums, &mut self.gemm);
         let Columns { scales, zeros, sums } = &self.key_columns;
         for ((acc, out), row) in self.sums.chunks_exact(t).zip(out.chunks_exact_mut(t)).zip(&self.rows) {
-            let (zero, scale) = (row.quant.zero, row.quant.scale);
+            let (zero, scale) = (row.zero, row.scale);
             score_row(cpu, acc, zero, row.sum, d as i32 * zero, scale, sample.scale, zeros, sums, scales, out);
         }
         Ok(())
@@ -211,40 +212,41 @@ impl HeadScratch {
             }
             return Ok(());
         };
-        let quantized = self.quantize(cpu, t, probabilities.chunks_exact(t), rules.probabilities);
-        quantized.map_err(|NotFinite| OperandNotFinite(AttentionOperand::Probabilities))?;
-        self.sums.resize(m * d, 0);
-        gemm_i8(m, &self.codes, t, &self.row_sums, &self.values, &mut self.sums, &mut self.gemm);
-        let value = self.value_quant;
-        for (i, (acc, row)) in self.sums.chunks_exact(d).zip(&self.rows).enumerate() {
-            let zero = row.quant.zero;
-            let rest = value.zero * (t as i32 * zero - row.sum);
-            mixed_row(
-                cpu,
-                acc,
-                zero,
-                rest,
-                row.quant.scale * value.scale,
-                &self.value_sums,
-                &mut out[i * stride..][..d],
-            );
+        for p in 0..rules.probabilities.planes() {
+            let quantized = self.quantize(cpu, t, probabilities.chunks_exact(t), &rules.probabilities, p);
+            quantized.map_err(|NotFinite| OperandNotFinite(AttentionOperand::Probabilities))?;
+            self.sums.resize(m * d, 0);
+            gemm_i8(m, &self.codes, t, &self.row_sums, &self.values, &mut self.sums, &mut self.gemm);
+            let value = self.value_quant;
+            for (i, (acc, row)) in self.sums.chunks_exact(d).zip(&self.rows).enumerate() {
+                let zero = row.zero;
+                let rest = value.zero * (t as i32 * zero - row.sum);
+                let scale = row.scale * value.scale;
+                let out = &mut out[i * stride..][..d];
+                if p == 0 {
+                    mixed_row(cpu, acc, zero, rest, scale, &self.value_sums, out);
+                } else {
+                    add_mixed_row(cpu, acc, zero, rest, scale, &self.value_sums, out);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Quantizes rows of `k` values one after the other.
+    /// Quantizes rows of `k` values one after the other: what plane `p` has of them.
     fn quantize<'r>(
         &mut self,
         cpu: Cpu,
         k: usize,
         rows: impl ExactSizeIterator<Item = &'r [f32]>,
-        rule: RowRule,
+        rule: &SiteRule,
+        p: usize,
     ) -> Result<(), NotFinite> {
         self.codes.resize(rows.len() * k, 0);
         self.rows.clear();
         self.row_sums.clear();
         for (row, codes) in rows.zip(self.codes.chunks_exact_mut(k)) {
-            let row = rule.quantize(cpu, row, codes)?;
+            let row = rule.quantize(cpu, row, p, codes)?;
             self.rows.push(row);
             self.row_sums.push(row.sum);
         }
@@ -274,6 +276,17 @@ per_isa! {
         let (acc, value_sums) = (&acc[..d], &value_sums[..d]);
         for j in 0..d {
             out[j] = (acc[j] - zero * value_sums[j] + rest) as f32 * scale;
+        }
+    }
+}
+
+per_isa! {
+    /// Adds the same.
+    fn add_mixed_row(cpu, acc: &[i32], zero: i32, rest: i32, scale: f32, value_sums: &[i32], out: &mut [f32]) {
+        let d = out.len();
+        let (acc, value_sums) = (&acc[..d], &value_sums[..d]);
+        for j in 0..d {
+            out[j] += (acc[j] - zero * value_sums[j] + rest) as f32 * scale;
         }
     }
 }

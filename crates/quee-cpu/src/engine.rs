@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use quee_backbone::params::AttentionOperand;
 use quee_backbone::{Attention, ExecError, Linear, QuantPlan};
-use quee_quant::{QuantWeight, Width};
+use quee_quant::{SiteQuant, Width};
 
 use crate::attention::AttentionRules;
 use crate::executor::CpuExecutor;
 use crate::gemm::PackedB;
 use crate::gemm::float::PackedF32;
 use crate::isa::{Cpu, Isa};
-use crate::quantize::RowRule;
+use crate::quantize::{RowRule, SiteRule};
 
 /// Quantizers, instruction set and packed weights of one backbone.
 ///
@@ -29,7 +29,7 @@ pub struct CpuEngine {
 struct Entry {
     /// What was packed; another parameter under the same id is refused.
     source: Arc<[f32]>,
-    packed: OnceLock<PackedLinear>,
+    packed: OnceLock<Result<PackedLinear, ExecError>>,
 }
 
 /// A linear layer's weight, ready for the product.
@@ -47,6 +47,8 @@ pub(crate) struct PackedCodes {
     pub scales: Vec<f32>,
     /// Sum of each channel's codes.
     pub sums: Vec<i32>,
+    /// The bias that belongs to these codes.
+    pub bias: Option<Arc<[f32]>>,
 }
 
 impl CpuEngine {
@@ -78,12 +80,21 @@ impl CpuEngine {
     }
 
     /// How rows are quantized at a site.
-    pub(crate) fn rule(&self, site: &str, width: Width) -> Result<RowRule, ExecError> {
-        let bits = width.act_bits();
-        Ok(match self.plan.act(site, bits)? {
-            Some(quant) => RowRule::Static(quant),
-            None => RowRule::Dynamic(bits),
+    pub(crate) fn rule(&self, site: &str, width: Width) -> Result<SiteRule, ExecError> {
+        let bits = self.plan.width_at(site, width).act_bits();
+        Ok(match self.plan.site(site, bits)? {
+            Some(SiteQuant::Uniform(quant)) => SiteRule::Uniform(RowRule::Static(quant)),
+            Some(uneven) => SiteRule::Uneven(uneven),
+            None => SiteRule::Uniform(RowRule::Dynamic(bits)),
         })
+    }
+
+    /// The same at a site that takes steps of one size only.
+    fn uniform_rule(&self, site: &str, width: Width) -> Result<RowRule, ExecError> {
+        match self.rule(site, width)? {
+            SiteRule::Uniform(rule) => Ok(rule),
+            SiteRule::Uneven(_) => Err(ExecError::Device(format!("{site}: takes uniform codes only"))),
+        }
     }
 
     /// How the operands of attention are quantized, or `None` in float.
@@ -95,16 +106,16 @@ impl CpuEngine {
         if width.is_float() {
             return Ok(None);
         }
-        let rule = |operand| self.rule(&attention.operand_site(operand), width);
+        let uniform = |operand| self.uniform_rule(&attention.operand_site(operand), width);
         Ok(Some(AttentionRules {
-            query: rule(AttentionOperand::Query)?,
-            key: rule(AttentionOperand::Key)?,
-            value: rule(AttentionOperand::Value)?,
-            probabilities: rule(AttentionOperand::Probabilities)?,
+            query: uniform(AttentionOperand::Query)?,
+            key: uniform(AttentionOperand::Key)?,
+            value: uniform(AttentionOperand::Value)?,
+            probabilities: self.rule(&attention.operand_site(AttentionOperand::Probabilities), width)?,
         }))
     }
 
-    /// Runs `f` on the packed weight of `linear` at `width`.
+    /// Runs `f` on the packed weight of `linear` at `width`, which is that of its site.
     pub(crate) fn with_weight<R>(
         &self,
         linear: &Linear,
@@ -128,19 +139,23 @@ impl CpuEngine {
                 linear.site, linear.weight.id
             )));
         }
-        f(entry.packed.get_or_init(|| self.pack(linear, width)))
+        match entry.packed.get_or_init(|| self.pack(linear, width)) {
+            Ok(packed) => f(packed),
+            Err(error) => Err(error.clone()),
+        }
     }
 
-    fn pack(&self, linear: &Linear, width: Width) -> PackedLinear {
+    fn pack(&self, linear: &Linear, width: Width) -> Result<PackedLinear, ExecError> {
         let (n, k) = (linear.outputs, linear.inputs);
         if width.is_float() {
             let mut packed = PackedF32::on(self.cpu);
             packed.pack(n, k, &linear.weight.data, k);
-            return PackedLinear::Float(packed);
+            return Ok(PackedLinear::Float(packed));
         }
-        let weight = QuantWeight::quantize(&linear.weight.data, n, k, width.weight_bits(), self.plan.weights);
+        let layer = self.plan.weight(linear, width.weight_bits())?;
         let mut codes = PackedB::on(self.cpu);
-        codes.pack(n, k, &weight.codes);
-        PackedLinear::Codes(PackedCodes { codes, scales: weight.scales, sums: weight.sums })
+        codes.pack(n, k, &layer.weight.codes);
+        let (scales, sums, bias) = (layer.weight.scales.clone(), layer.weight.sums.clone(), layer.bias.clone());
+        Ok(PackedLinear::Codes(PackedCodes { codes, scales, sums, bias }))
     }
 }

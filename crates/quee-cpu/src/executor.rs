@@ -14,7 +14,7 @@ use crate::isa::{Cpu, Isa};
 use crate::linear::{After, BLOCK, LinearCall, LinearScratch, add};
 use crate::norm::layer_norm;
 use crate::performer::PerformerScratch;
-use crate::quantize::{NotFinite, RowRule};
+use crate::quantize::{NotFinite, RowRule, SiteRule};
 use crate::softmax::softmax;
 use crate::tensor::{Pool, Tensor};
 use crate::unfold::unfold;
@@ -112,14 +112,23 @@ impl CpuExecutor {
         for (range, width) in self.groups.ranges(samples) {
             let rows = range.start * rows_each..range.end * rows_each;
             // Not asked for in float: the plan need not know the site.
-            let rule = if width.is_float() { RowRule::Dynamic(8) } else { self.engine.rule(&linear.site, width)? };
+            let rule = match width.is_float() {
+                true => SiteRule::Uniform(RowRule::Dynamic(8)),
+                false => self.engine.rule(&linear.site, width)?,
+            };
+            let changed = match norm {
+                _ if width.is_float() => None,
+                Some(norm) => self.engine.plan().norm(&linear.site, norm),
+                None => self.engine.plan().without_norm(&linear.site).map(|()| None)?,
+            };
+            let norm = changed.as_ref().or(norm);
             let (part, rest) = data.split_at_mut(rows.len() * n);
             data = rest;
             let after = match after {
                 After::Add(residual) => After::Add(&residual[rows.start * n..rows.end * n]),
                 other => other,
             };
-            self.engine.with_weight(linear, width, |weight| {
+            self.engine.with_weight(linear, self.engine.plan().width_at(&linear.site, width), |weight| {
                 let bias = linear.bias.as_ref().map(|bias| &*bias.data);
                 let call = LinearCall { k, n, weight, bias, norm, after, rule };
                 let x = &x.data[rows.start * k..rows.end * k];

@@ -9,7 +9,7 @@ use crate::gemm::float::gemm_f32;
 use crate::gemm::{GemmScratch, gemm_i8};
 use crate::isa::{Cpu, per_isa};
 use crate::norm::layer_norm;
-use crate::quantize::{NotFinite, RowQuant, RowRule};
+use crate::quantize::{NotFinite, RowQuant, SiteRule};
 
 /// Rows of a block: a multiple of the tile's rows; 48 rows of 3,072 features fit the second-level cache.
 pub(crate) const BLOCK: usize = 48;
@@ -28,12 +28,13 @@ pub(crate) struct LinearCall<'a> {
     pub k: usize,
     pub n: usize,
     pub weight: &'a PackedLinear,
+    /// Bias of float weights; codes have their own.
     pub bias: Option<&'a [f32]>,
     /// Normalisation of each row beforehand.
     pub norm: Option<&'a Norm>,
     pub after: After<'a>,
     /// Quantization of the rows; not used by float weights.
-    pub rule: RowRule,
+    pub rule: SiteRule,
 }
 
 /// Memory needed on the way.
@@ -64,7 +65,9 @@ impl LinearCall<'_> {
                         out.chunks_exact_mut(n).for_each(|row| add(cpu, bias, row));
                     }
                 }
-                PackedLinear::Codes(weight) => self.integer_block(cpu, x, weight, out, scratch)?,
+                PackedLinear::Codes(weight) => {
+                    (0..self.rule.planes()).try_for_each(|p| self.plane_block(cpu, x, weight, p, out, scratch))?;
+                }
             }
             match self.after {
                 After::Nothing => {}
@@ -84,11 +87,13 @@ impl LinearCall<'_> {
         normed
     }
 
-    fn integer_block(
+    /// What plane `p` of the codes gives: the first one is written with the bias, the others are added.
+    fn plane_block(
         &self,
         cpu: Cpu,
         x: &[f32],
         weight: &PackedCodes,
+        p: usize,
         out: &mut [f32],
         scratch: &mut LinearScratch,
     ) -> Result<(), NotFinite> {
@@ -104,19 +109,23 @@ impl LinearCall<'_> {
                 layer_norm(cpu, row, &norm.weight.data, &norm.bias.data, norm.eps, normed);
                 row = normed;
             }
-            rows.push(self.rule.quantize(cpu, row, &mut codes[i * k..(i + 1) * k])?);
+            rows.push(self.rule.quantize(cpu, row, p, &mut codes[i * k..(i + 1) * k])?);
         }
         row_sums.clear();
         row_sums.extend(rows.iter().map(|row| row.sum));
         sums.resize(m * n, 0);
         gemm_i8(m, codes, k, row_sums, &weight.codes, sums, gemm);
         zeros.clear();
-        let bias = self.bias.unwrap_or_else(|| {
+        let bias = weight.bias.as_deref().unwrap_or_else(|| {
             zeros.resize(n, 0.0);
             zeros
         });
         for ((sums, out), row) in sums.chunks_exact(n).zip(out.chunks_exact_mut(n)).zip(&*rows) {
-            scale_row(cpu, sums, row.quant.zero, row.quant.scale, &weight.scales, &weight.sums, bias, out);
+            if p == 0 {
+                scale_row(cpu, sums, row.zero, row.scale, &weight.scales, &weight.sums, bias, out);
+            } else {
+                add_scaled_row(cpu, sums, row.zero, row.scale, &weight.scales, &weight.sums, out);
+            }
         }
         Ok(())
     }
@@ -131,6 +140,19 @@ per_isa! {
         let (sums, weight_scales, weight_sums, bias) = (&sums[..n], &weight_scales[..n], &weight_sums[..n], &bias[..n]);
         for j in 0..n {
             out[j] = (sums[j] - zero * weight_sums[j]) as f32 * (scale * weight_scales[j]) + bias[j];
+        }
+    }
+}
+
+per_isa! {
+    /// Adds the same without a bias.
+    fn add_scaled_row(
+        cpu, sums: &[i32], zero: i32, scale: f32, weight_scales: &[f32], weight_sums: &[i32], out: &mut [f32],
+    ) {
+        let n = out.len();
+        let (sums, weight_scales, weight_sums) = (&sums[..n], &weight_scales[..n], &weight_sums[..n]);
+        for j in 0..n {
+            out[j] += (sums[j] - zero * weight_sums[j]) as f32 * (scale * weight_scales[j]);
         }
     }
 }

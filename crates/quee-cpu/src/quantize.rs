@@ -1,10 +1,19 @@
 //! Quantizes rows of activations; the codes equal those of [`quee_quant::activation`] bit for bit.
 
-use quee_quant::ActQuant;
+use quee_quant::{ActQuant, LogSqrt2, Plane, SiteQuant, Twin};
 
 use crate::isa::{Cpu, per_isa};
 use crate::lanes::{self, LANES};
 use crate::math::{ROUND, rounded};
+
+/// How the rows of one operand get their codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SiteRule {
+    /// In steps of one size.
+    Uniform(RowRule),
+    /// In planes.
+    Uneven(SiteQuant),
+}
 
 /// How the rows of one operand get their scale and zero point.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +27,10 @@ pub(crate) enum RowRule {
 /// What a quantized row carries besides its codes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RowQuant {
-    pub quant: ActQuant,
+    /// Real value of one step.
+    pub scale: f32,
+    /// Code of 0.0.
+    pub zero: i32,
     /// Sum of the codes.
     pub sum: i32,
 }
@@ -43,7 +55,36 @@ impl RowRule {
     /// Quantizes one row into `codes`.
     pub fn quantize(self, cpu: Cpu, row: &[f32], codes: &mut [i8]) -> Result<RowQuant, NotFinite> {
         let quant = self.quant(cpu, row)?;
-        Ok(RowQuant { quant, sum: encode(cpu, row, quant, codes) })
+        Ok(RowQuant { scale: quant.scale, zero: quant.zero, sum: encode(cpu, row, quant, codes) })
+    }
+}
+
+impl SiteRule {
+    /// Planes of the codes.
+    pub fn planes(&self) -> usize {
+        match self {
+            Self::Uniform(_) => 1,
+            Self::Uneven(quant) => quant.planes(),
+        }
+    }
+
+    /// Quantizes one row into `codes`: what plane `p` has of it.
+    pub fn quantize(&self, cpu: Cpu, row: &[f32], p: usize, codes: &mut [i8]) -> Result<RowQuant, NotFinite> {
+        match self {
+            Self::Uniform(rule) => rule.quantize(cpu, row, codes),
+            Self::Uneven(quant) => {
+                if !range(cpu, row).finite {
+                    return Err(NotFinite);
+                }
+                let sum = match *quant {
+                    SiteQuant::Uniform(quant) => encode(cpu, row, quant, codes),
+                    SiteQuant::Twin(twin) => encode_twin(cpu, row, twin, TwinScales::new(&twin, p), codes),
+                    SiteQuant::LogSqrt2(log) => encode_log(cpu, row, log, log.factor(), p as i32, codes),
+                };
+                let Plane { scale, zero } = quant.plane(p);
+                Ok(RowQuant { scale, zero, sum })
+            }
+        }
     }
 }
 
@@ -120,12 +161,70 @@ per_isa! {
     }
 }
 
+/// What the numbers of [`Twin`] are made with.
+#[derive(Clone, Copy)]
+struct TwinScales {
+    small: f32,
+    large: f32,
+    /// Factors on the steps of either size: 0 where they belong to another plane.
+    factors: [i32; 2],
+}
+
+impl TwinScales {
+    fn new(twin: &Twin, p: usize) -> Self {
+        Self { small: 1.0 / twin.small, large: 1.0 / twin.large(), factors: twin.factors(p) }
+    }
+}
+
+/// `x · inverse` to the nearest whole number, far values cut off.
+#[inline(always)]
+fn whole(x: f32, inverse: f32) -> i32 {
+    let steps = x * inverse;
+    let steps = if steps < -65536.0 { -65536.0 } else { steps };
+    let steps = if steps > 65536.0 { 65536.0 } else { steps };
+    rounded(steps + ROUND)
+}
+
+per_isa! {
+    /// Writes the numbers of a plane of finite values and returns their sum.
+    fn encode_twin(cpu, row: &[f32], twin: Twin, scales: TwinScales, codes: &mut [i8]) -> i32 {
+        let codes = &mut codes[..row.len()];
+        let (half, signed, TwinScales { small, large, factors: [of_small, of_large] }) = (twin.half(), twin.signed, scales);
+        let mut sum = 0;
+        for (code, &x) in codes.iter_mut().zip(row) {
+            let fine = whole(x, small);
+            let coarse = whole(x, large).max(0).min(half - 1);
+            let is_small = if signed { x < 0.0 } else { fine < half };
+            let least = if signed { -half } else { 0 };
+            let q = if is_small { fine.max(least) * of_small } else { coarse * of_large };
+            *code = q as i8;
+            sum += q;
+        }
+        sum
+    }
+}
+
+per_isa! {
+    /// The same for powers of √2.
+    fn encode_log(cpu, row: &[f32], log: LogSqrt2, factor: f32, p: i32, codes: &mut [i8]) -> i32 {
+        let codes = &mut codes[..row.len()];
+        let mut sum = 0;
+        for (code, &x) in codes.iter_mut().zip(row) {
+            let q = log.number_by(x, factor, p);
+            *code = q as i8;
+            sum += q;
+        }
+        sum
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::isa::every_cpu;
     use proptest::prelude::*;
     use quee_quant::activation::{quantize_row, quantize_row_dynamic};
+    use quee_quant::site::quantize_row_plane;
 
     proptest! {
         #[test]
@@ -144,11 +243,32 @@ mod tests {
             for cpu in every_cpu() {
                 let mut codes = vec![0i8; row.len()];
                 let got = RowRule::Dynamic(bits).quantize(cpu, &row, &mut codes).unwrap();
-                prop_assert_eq!(got, RowQuant { quant, sum });
+                prop_assert_eq!(got, RowQuant { scale: quant.scale, zero: quant.zero, sum });
                 prop_assert_eq!(&codes, &want);
                 let got = RowRule::Static(other).quantize(cpu, &row, &mut codes).unwrap();
-                prop_assert_eq!(got, RowQuant { quant: other, sum: sum_static });
+                prop_assert_eq!(got, RowQuant { scale: other.scale, zero: -1, sum: sum_static });
                 prop_assert_eq!(&codes, &want_static);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn uneven_rows_equal_the_scalar_quantizer(
+            row in proptest::collection::vec(-0.6f32..1.5, 0..100), bits in 2u8..=8, small in 1e-4f32..0.1, shift in 0u8..9, kind in 0..3,
+        ) {
+            let quant = match kind {
+                0 => SiteQuant::LogSqrt2(LogSqrt2 { bits, scale: 10.0 * small }),
+                kind => SiteQuant::Twin(Twin { bits, small, shift, signed: kind == 1 }),
+            };
+            for (cpu, p) in every_cpu().into_iter().flat_map(|cpu| (0..quant.planes()).map(move |p| (cpu, p))) {
+                let mut want = vec![0i8; row.len()];
+                let sum = quantize_row_plane(&row, &quant, p, &mut want);
+                let mut codes = vec![0i8; row.len()];
+                let got = SiteRule::Uneven(quant).quantize(cpu, &row, p, &mut codes).unwrap();
+                let Plane { scale, zero } = quant.plane(p);
+                prop_assert_eq!(got, RowQuant { scale, zero, sum });
+                prop_assert_eq!(&codes, &want);
             }
         }
     }
@@ -175,6 +295,8 @@ mod tests {
                         for rule in [RowRule::Dynamic(8), RowRule::Static(ActQuant::new(0.1, 0, 8))] {
                             assert_eq!(rule.quantize(cpu, &row, &mut vec![0; length]), Err(NotFinite));
                         }
+                        let uneven = SiteRule::Uneven(SiteQuant::LogSqrt2(LogSqrt2 { bits: 4, scale: 1.0 }));
+                        assert_eq!(uneven.quantize(cpu, &row, 0, &mut vec![0; length]), Err(NotFinite));
                     }
                 }
             }

@@ -84,7 +84,7 @@ pub struct Quantized {
     pub sums: Vec<i32>,
 }
 
-/// Quantizes the rows of `x`, `[B, T, D]`, as the input of a linear layer at `site`.
+/// Quantizes the rows of `x`, `[B, T, D]`, as the input of a linear layer at `site`: the numbers of plane `p`.
 ///
 /// # Errors
 /// When values are not finite, a range is missing, or the device fails.
@@ -93,10 +93,11 @@ pub fn quantized_rows(
     x: &Value,
     before: Before<'_>,
     site: &str,
+    p: usize,
 ) -> Result<Quantized, ExecError> {
     let x: &Tensor = x.get()?;
     let [samples, tokens, d] = crate::executor::three(site, x)?;
-    let coded = executor.quantize(x, samples, RowLayout::plain(tokens, d), before, site)?;
+    let coded = executor.quantize(x, samples, RowLayout::plain(tokens, d), before, site, p)?;
     let (rows, chunks) = (samples * tokens, d.div_ceil(16));
     let codes = read_bytes(executor, &coded.codes, 16 * rows * chunks)?;
     let infos = read_bytes(executor, &coded.infos, 16 * rows)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quee_backbone::{ExecError, Linear, Param, QuantPlan};
-use quee_quant::{QuantWeight, Width, packing};
+use quee_quant::{QuantWeight, SiteQuant, Width, packing};
 
 use crate::device::{Gpu, GpuOptions, Memory};
 use crate::error::GpuError;
@@ -107,10 +107,17 @@ impl GpuEngine {
         }
     }
 
-    /// How rows are quantized at a site.
-    pub(crate) fn rule(&self, site: &str, width: Width) -> Result<Rule, ExecError> {
-        let bits = width.act_bits();
-        Ok(self.plan.act(site, bits)?.map_or_else(|| Rule::dynamic(bits), Rule::fixed))
+    /// The static quantizer of a site.
+    pub(crate) fn site(&self, site: &str, width: Width) -> Result<Option<SiteQuant>, ExecError> {
+        self.plan.site(site, self.plan.width_at(site, width).act_bits())
+    }
+
+    /// How rows are quantized at a site: the numbers of plane `p`.
+    pub(crate) fn rule(&self, site: &str, width: Width, p: usize) -> Result<Rule, ExecError> {
+        Ok(match self.site(site, width)? {
+            Some(quant) => Rule::fixed(&quant, p),
+            None => Rule::dynamic(self.plan.width_at(site, width).act_bits()),
+        })
     }
 }
 
@@ -180,6 +187,7 @@ enum Form {
     Codes(u8),
     Floats,
     Plain,
+    Replaced,
 }
 
 struct Entry {
@@ -198,10 +206,9 @@ impl Weights {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
-    /// A layer's weight at a width, in floats or as codes.
+    /// A layer's weight at the width of its site, in floats or as codes.
     pub fn linear(&self, linear: &Linear, width: Width, plan: &QuantPlan) -> Result<Arc<Packed>, ExecError> {
         let (n, k) = (linear.outputs, linear.inputs);
-        let bias = linear.bias.as_ref().map(|bias| &*bias.data);
         let form = if width.is_float() { Form::Floats } else { Form::Codes(width.weight_bits()) };
         self.get(&linear.weight, &linear.site, form, || {
             if width.is_float() {
@@ -213,10 +220,12 @@ impl Weights {
                         &weight[columns.start * k..columns.end * k],
                     )))
                 })?;
-                let bias = bias.map(|bias| self.gpu.upload(bytemuck::cast_slice(bias))).transpose()?;
+                let bias = linear.bias.as_ref();
+                let bias = bias.map(|bias| self.gpu.upload(bytemuck::cast_slice(&bias.data))).transpose()?;
                 return Ok(Packed::Floats(PackedFloats { panels, bias }));
             }
-            let weight = QuantWeight::quantize(&linear.weight.data, n, k, width.weight_bits(), plan.weights);
+            let layer = plan.weight(linear, width.weight_bits())?;
+            let weight = &layer.weight;
             // Codes of 8 bits fill their bytes.
             let planes = Some(weight.bits).filter(|&bits| self.gpu.options().packed_weights && bits < 8);
             let panels = self.panels(n, 16 * k.div_ceil(16), |part| {
@@ -226,7 +235,7 @@ impl Weights {
                     None => self.gpu.upload(bytemuck::cast_slice(&pack_codes(part.len(), k, codes))),
                 }
             })?;
-            let infos = self.gpu.upload(bytemuck::cast_slice(&column_infos(&weight, bias)))?;
+            let infos = self.gpu.upload(bytemuck::cast_slice(&column_infos(weight, layer.bias.as_deref())))?;
             Ok(Packed::Codes(PackedCodes { panels, planes, infos }))
         })
     }
@@ -246,9 +255,9 @@ impl Weights {
         (0..n).step_by(most).map(panel).collect()
     }
 
-    /// A parameter as it is.
-    pub fn plain(&self, param: &Param) -> Result<Arc<Packed>, ExecError> {
-        self.get(param, &param.name, Form::Plain, || {
+    /// A parameter as it is; `replaced` where a plan has put other values in its place.
+    pub fn plain(&self, param: &Param, replaced: bool) -> Result<Arc<Packed>, ExecError> {
+        self.get(param, &param.name, if replaced { Form::Replaced } else { Form::Plain }, || {
             Ok(Packed::Plain(self.gpu.upload(bytemuck::cast_slice(&param.data))?))
         })
     }

@@ -1,7 +1,7 @@
 //! Parameters of the kernels, field by field as their `Params` in WGSL.
 
 use bytemuck::{Pod, Zeroable};
-use quee_quant::ActQuant;
+use quee_quant::{ActQuant, SiteQuant};
 
 macro_rules! params {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty),+ $(,)? })+) => {
@@ -14,7 +14,11 @@ macro_rules! params {
 
 params! {
     /// `quantize.wgsl`: how values become codes.
-    Rule { scale: f32, inverse: f32, zero: i32, least: i32, most: i32, dynamic: u32, steps: f32, unused: u32 }
+    Rule {
+        scale: f32, inverse: f32, zero: i32, least: i32,
+        most: i32, kind: u32, steps: f32, plane: [i32; 2],
+        unused: [u32; 3],
+    }
     /// The rules of consecutive groups of rows or samples.
     Rules { ends: [u32; 8], rules: [Rule; 8] }
     /// `rows_codes.wgsl`.
@@ -47,7 +51,7 @@ params! {
         a_at: u32, a_matrix: u32, a_info_at: u32, a_info_matrix: u32,
         b_at: u32, b_matrix: u32, b_info_at: u32, b_info_matrix: u32,
         out_at: u32, out_sample: u32, out_head: u32, out_row: u32,
-        residual_at: u32, unused: [u32; 3],
+        residual_at: u32, has_bias: u32, unused: [u32; 2],
     }
     /// `shared/floats.wgsl`.
     Floats {
@@ -106,24 +110,60 @@ params! {
     PeakCopy { count: u32, x_at: u32, y_at: u32, unused: u32 }
 }
 
+// Kinds of rules, as in `quantize.wgsl`; 0 is uniform.
+const DYNAMIC: u32 = 1;
+const TWIN: u32 = 2;
+const SIGNED_TWIN: u32 = 3;
+const LOG: u32 = 4;
+
 impl Rule {
     /// Scale and zero point from each row's own range, at so many bits.
     pub fn dynamic(bits: u8) -> Self {
-        let quant = ActQuant::new(1.0, 0, bits);
-        Self { dynamic: 1, ..Self::fixed(quant) }
+        Self { kind: DYNAMIC, ..Self::uniform(ActQuant::new(1.0, 0, bits)) }
     }
 
-    /// The same for every row.
-    pub fn fixed(quant: ActQuant) -> Self {
+    /// The same for every row: the numbers of plane `p`, all 0 where there are fewer planes.
+    pub fn fixed(quant: &SiteQuant, p: usize) -> Self {
+        if p >= quant.planes() {
+            return Self::default();
+        }
+        let plane = quant.plane(p);
+        let uneven = Self { scale: plane.scale, zero: plane.zero, ..Self::default() };
+        match quant {
+            SiteQuant::Uniform(quant) => Self::uniform(*quant),
+            SiteQuant::Twin(twin) => Self {
+                inverse: 1.0 / twin.small,
+                steps: 1.0 / twin.large(),
+                least: if twin.signed { -twin.half() } else { 0 },
+                most: twin.half(),
+                kind: if twin.signed { SIGNED_TWIN } else { TWIN },
+                plane: twin.factors(p),
+                ..uneven
+            },
+            SiteQuant::LogSqrt2(log) => Self {
+                inverse: log.factor(),
+                most: log.codes(),
+                kind: LOG,
+                plane: [p as i32 % 2, p as i32 / 2],
+                ..uneven
+            },
+        }
+    }
+
+    fn uniform(quant: ActQuant) -> Self {
         Self {
             scale: quant.scale,
             inverse: quant.inv_scale,
             zero: quant.zero,
             least: quant.qmin,
             most: quant.qmax,
-            dynamic: 0,
             steps: (quant.qmax - quant.qmin) as f32,
-            unused: 0,
+            ..Self::default()
         }
+    }
+
+    /// Whether the general kernels are needed.
+    pub fn is_uneven(&self) -> bool {
+        self.kind > DYNAMIC
     }
 }

@@ -16,6 +16,12 @@ pub enum ActQuantizer {
     Percentile,
     /// Static per tensor: the range with the least squared error on the values seen.
     Mse,
+    /// Static: ranges with the least error of the layer's output, weighted by the gradient; two step sizes for the outputs of softmax and GELU
+    /// (Yuan et al., *PTQ4ViT*, ECCV 2022).
+    Ptq4vit,
+    /// Static: outputs of layer normalisation are brought to one range, channel by channel, by changing the normalisation and the weights after
+    /// it; powers of √2 for the outputs of softmax (Li et al., *RepQ-ViT*, ICCV 2023).
+    Repq,
 }
 
 impl ActQuantizer {
@@ -80,7 +86,8 @@ impl RangeObserver {
     /// The static quantization of this place at `bits` bits.
     ///
     /// # Panics
-    /// When `method` is [`ActQuantizer::DynamicToken`], nothing was observed, or `bits` is outside 2..=8.
+    /// When `method` is none of [`Minmax`](ActQuantizer::Minmax), [`Percentile`](ActQuantizer::Percentile) and [`Mse`](ActQuantizer::Mse), nothing was
+    /// observed, or `bits` is outside 2..=8.
     pub fn quant(&self, method: ActQuantizer, bits: u8) -> ActQuant {
         assert!(self.seen > 0, "no value was observed");
         match method {
@@ -93,7 +100,7 @@ impl RangeObserver {
                 ActQuant::from_range(sorted[cut], sorted[last - cut], bits)
             }
             ActQuantizer::Mse => self.least_squares(bits),
-            ActQuantizer::DynamicToken => panic!("dynamic quantization has no static range"),
+            other => panic!("{other:?} does not follow from the values of one place alone"),
         }
     }
 

@@ -57,6 +57,18 @@ impl QuantWeight {
         Self { n, k, bits, codes, scales, sums }
     }
 
+    /// Codes `[n, k]` that are there already, with their scales `[n]`.
+    ///
+    /// # Panics
+    /// When the lengths do not fit.
+    pub fn from_codes(n: usize, k: usize, bits: u8, codes: Vec<i8>, scales: Vec<f32>) -> Self {
+        assert_eq!((codes.len(), scales.len()), (n * k, n), "codes and scales of {n} x {k}");
+        let mut sums: Vec<i32> =
+            codes.chunks_exact(k.max(1)).map(|row| row.iter().map(|&code| i32::from(code)).sum()).collect();
+        sums.resize(n, 0);
+        Self { n, k, bits, codes, scales, sums }
+    }
+
     /// The real weights that the codes stand for, `[n, k]`.
     pub fn dequantize(&self) -> Vec<f32> {
         let rows = self.codes.chunks_exact(self.k.max(1)).zip(&self.scales);

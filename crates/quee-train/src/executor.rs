@@ -6,10 +6,10 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation, module};
 use quee_backbone::params::AttentionOperand;
 use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
-use quee_quant::{QuantWeight, WeightQuantizer, Width};
+use quee_quant::{WeightQuantizer, Width};
 
 use crate::fake_quant::{
-    ACT_BLOCK, QuantRows, WEIGHT_BLOCK, expect_finite, product, quantize_rows, quantize_static, transposed,
+    ACT_BLOCK, QuantRows, WEIGHT_BLOCK, expect_finite, product, quantize_planes, quantize_rows, transposed,
     weight_codes,
 };
 use crate::params::ParamStore;
@@ -50,6 +50,8 @@ struct Weight {
     matrix: Tensor<2>,
     /// `[1, N]` at integer widths.
     scales: Option<Tensor<2>>,
+    /// `[1, N]`.
+    bias: Option<Tensor<2>>,
 }
 
 impl BurnExecutor {
@@ -99,33 +101,70 @@ impl BurnExecutor {
         if linear.weight.data.len() != n * k {
             return Err(mismatch(&linear.weight.name, &format!("{n} x {k} values"), &[linear.weight.data.len()]));
         }
-        if self.trained.is_some() {
-            let matrix = self.param(&linear.weight)?.reshape([n, k]).transpose();
-            return Ok(Weight { matrix, scales: None });
+        if width.is_float() {
+            let bias = linear.bias.as_ref().map(|bias| Ok::<_, ExecError>(self.param(bias)?.reshape([1, n])));
+            let bias = bias.transpose()?;
+            if self.trained.is_some() {
+                let matrix = self.param(&linear.weight)?.reshape([n, k]).transpose();
+                return Ok(Weight { matrix, scales: None, bias });
+            }
+            let device = &self.device;
+            let data = &linear.weight.data;
+            let stored = self.weights.entry((address(data), width.weight_bits())).or_insert_with(|| Stored {
+                derived: Weight { matrix: transposed(data, n, k, device), scales: None, bias },
+                _source: data.clone(),
+            });
+            return Ok(stored.derived.clone());
         }
-        let (device, plan, bits) = (&self.device, &self.plan, width.weight_bits());
-        let data = &linear.weight.data;
-        let stored = self.weights.entry((address(data), bits)).or_insert_with(|| {
-            let derived = if width.is_float() {
-                Weight { matrix: transposed(data, n, k, device), scales: None }
-            } else {
-                let (matrix, scales) = weight_codes(&QuantWeight::quantize(data, n, k, bits, plan.weights), device);
-                Weight { matrix, scales: Some(scales) }
-            };
-            Stored { derived, _source: data.clone() }
+        let key = (address(&linear.weight.data), width.weight_bits());
+        if let Some(stored) = self.weights.get(&key) {
+            return Ok(stored.derived.clone());
+        }
+        let layer = self.plan.weight(linear, width.weight_bits())?;
+        let (matrix, scales) = weight_codes(&layer.weight, &self.device);
+        let bias = layer.bias.as_ref().map(|bias| {
+            let data = TensorData::new(bias.to_vec(), [1, n]);
+            Tensor::from_data(data, &self.device)
         });
-        Ok(stored.derived.clone())
+        let derived = Weight { matrix, scales: Some(scales), bias };
+        self.weights.insert(key, Stored { derived: derived.clone(), _source: linear.weight.data.clone() });
+        Ok(derived)
     }
 
-    /// Brings rows to codes, with the static range of the site or each row's own.
-    fn quantize(&self, rows: Tensor<2>, site: &str) -> Result<QuantRows, ExecError> {
-        let bits = self.width.act_bits();
-        let range = self.plan.act(site, bits)?;
+    /// Brings rows to codes, with the static quantizer of the site or each row's own range: one set of codes for each plane.
+    fn quantize(&self, rows: Tensor<2>, site: &str) -> Result<Vec<QuantRows>, ExecError> {
+        let bits = self.plan.width_at(site, self.width).act_bits();
+        let quant = self.plan.site(site, bits)?;
         expect_finite(&rows, || site.to_owned())?;
-        Ok(match range {
-            Some(quant) => quantize_static(rows, &quant),
-            None => quantize_rows(rows, bits),
-        })
+        match quant {
+            Some(quant) => quantize_planes(rows, &quant),
+            None => Ok(vec![quantize_rows(rows, bits)]),
+        }
+    }
+
+    /// A linear layer at the width of its site.
+    fn run_linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
+        let x = held(x)?.clone();
+        let shape = x.shape();
+        if shape[shape.len() - 1] != linear.inputs {
+            return Err(mismatch(&linear.site, &format!("[.., {}]", linear.inputs), &shape));
+        }
+        let weight = self.weight(linear, self.plan.width_at(&linear.site, self.width))?;
+        let with_bias = |out: Tensor<2>| match &weight.bias {
+            Some(bias) => out + bias.clone(),
+            None => out,
+        };
+        let out = match &weight.scales {
+            None => with_bias(product(x.clone().rows(), weight.matrix, WEIGHT_BLOCK)),
+            Some(scales) => {
+                let planes = self.quantize(x.clone().rows(), &linear.site)?;
+                let plane = |QuantRows { codes, scale }: QuantRows| {
+                    product(codes, weight.matrix.clone(), WEIGHT_BLOCK) * (scale * scales.clone())
+                };
+                sum_planes(planes.into_iter().map(plane), with_bias)
+            }
+        };
+        Ok(Value::new(x.shaped_like(out)))
     }
 
     /// One operand of attention `[B, H, T, d]` as codes, one range per token or, for values, per head.
@@ -134,14 +173,40 @@ impl BurnExecutor {
         x: Tensor<4>,
         attention: &Attention,
         operand: AttentionOperand,
-    ) -> Result<(Tensor<4>, Tensor<4>), ExecError> {
+    ) -> Result<Vec<(Tensor<4>, Tensor<4>)>, ExecError> {
         let [b, h, t, d] = x.dims();
         // A sum over tokens can only be scaled at its end if all tokens of the head share one scale.
         let tokens = if operand == AttentionOperand::Value { t } else { 1 };
         let rows = x.reshape([b * h * t / tokens, tokens * d]);
-        let QuantRows { codes, scale } = self.quantize(rows, &attention.operand_site(operand))?;
-        Ok((codes.reshape([b, h, t, d]), scale.reshape([b, h, t / tokens, 1])))
+        let planes = self.quantize(rows, &attention.operand_site(operand))?;
+        let shaped =
+            |QuantRows { codes, scale }: QuantRows| (codes.reshape([b, h, t, d]), scale.reshape([b, h, t / tokens, 1]));
+        Ok(planes.into_iter().map(shaped).collect())
     }
+
+    /// The same of an operand that takes uniform codes only.
+    fn quantize_uniform(
+        &self,
+        x: Tensor<4>,
+        attention: &Attention,
+        operand: AttentionOperand,
+    ) -> Result<(Tensor<4>, Tensor<4>), ExecError> {
+        let mut planes = self.quantize_operand(x, attention, operand)?;
+        match planes.len() {
+            1 => Ok(planes.remove(0)),
+            _ => Err(ExecError::Device(format!("{}: takes uniform codes only", attention.operand_site(operand)))),
+        }
+    }
+}
+
+/// The sum of what the planes give, in their order; `first` is done to the first one.
+fn sum_planes<const D: usize>(
+    planes: impl Iterator<Item = Tensor<D>>,
+    first: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
+    let mut planes = planes;
+    let start = first(planes.next().expect("one plane at least"));
+    planes.fold(start, |sum, plane| sum + plane)
 }
 
 fn address(data: &Arc<[f32]>) -> usize {
@@ -262,24 +327,16 @@ impl Executor for BurnExecutor {
     }
 
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
-        let x = held(x)?.clone();
-        let shape = x.shape();
-        if shape[shape.len() - 1] != linear.inputs {
-            return Err(mismatch(&linear.site, &format!("[.., {}]", linear.inputs), &shape));
+        if !self.width.is_float() {
+            self.plan.without_norm(&linear.site)?;
         }
-        let weight = self.weight(linear, self.width)?;
-        let out = match weight.scales {
-            None => product(x.clone().rows(), weight.matrix, WEIGHT_BLOCK),
-            Some(scales) => {
-                let QuantRows { codes, scale } = self.quantize(x.clone().rows(), &linear.site)?;
-                product(codes, weight.matrix, WEIGHT_BLOCK) * (scale * scales)
-            }
-        };
-        let out = match &linear.bias {
-            Some(bias) => out + self.param(bias)?.reshape([1, linear.outputs]),
-            None => out,
-        };
-        Ok(Value::new(x.shaped_like(out)))
+        self.run_linear(x, linear)
+    }
+
+    fn norm_linear(&mut self, x: &Value, norm: &Norm, linear: &Linear) -> Result<Value, ExecError> {
+        let changed = if self.width.is_float() { None } else { self.plan.norm(&linear.site, norm) };
+        let normed = self.layer_norm(x, changed.as_ref().unwrap_or(norm))?;
+        self.run_linear(&normed, linear)
     }
 
     fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
@@ -338,8 +395,8 @@ impl Executor for BurnExecutor {
             // Scaling queries instead of scores touches d instead of T values per query.
             q.mul_scalar(attention.scale).matmul(k.swap_dims(2, 3))
         } else {
-            let (q, q_scale) = self.quantize_operand(q, attention, AttentionOperand::Query)?;
-            let (k, k_scale) = self.quantize_operand(k, attention, AttentionOperand::Key)?;
+            let (q, q_scale) = self.quantize_uniform(q, attention, AttentionOperand::Query)?;
+            let (k, k_scale) = self.quantize_uniform(k, attention, AttentionOperand::Key)?;
             let scale = (q_scale * k_scale.swap_dims(2, 3)).mul_scalar(attention.scale);
             product(q, k.swap_dims(2, 3), ACT_BLOCK) * scale
         };
@@ -367,9 +424,11 @@ impl Executor for BurnExecutor {
         let mixed = if self.width.is_float() {
             p.matmul(v)
         } else {
-            let (p, p_scale) = self.quantize_operand(p, attention, AttentionOperand::Probabilities)?;
-            let (v, v_scale) = self.quantize_operand(v, attention, AttentionOperand::Value)?;
-            product(p, v, ACT_BLOCK) * (p_scale * v_scale)
+            let planes = self.quantize_operand(p, attention, AttentionOperand::Probabilities)?;
+            let (v, v_scale) = self.quantize_uniform(v, attention, AttentionOperand::Value)?;
+            let plane =
+                |(p, p_scale): (Tensor<4>, Tensor<4>)| product(p, v.clone(), ACT_BLOCK) * (p_scale * v_scale.clone());
+            sum_planes(planes.into_iter().map(plane), |first| first)
         };
         Ok(Value::new(Held::Three(mixed.swap_dims(1, 2).reshape([b, t, h * d]))))
     }

@@ -6,7 +6,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use quee_backbone::ExecError;
-use quee_quant::{ActQuant, QuantWeight};
+use quee_quant::site::quantize_row_plane;
+use quee_quant::{ActQuant, QuantWeight, SiteQuant};
 
 use crate::tensor::device_error;
 
@@ -57,6 +58,27 @@ pub fn quantize_static(x: Tensor<2>, quant: &ActQuant) -> QuantRows {
     let codes = steps.add_scalar(zero).clamp(quant.qmin as f32, quant.qmax as f32).sub_scalar(zero);
     let scale = Tensor::full([codes.dims()[0], 1], quant.scale, &codes.device());
     QuantRows { codes, scale }
+}
+
+/// Quantizes every row of `x` `[M, K]` with the same parameters: one set of codes for each plane, made on the host.
+///
+/// # Errors
+/// When the device fails.
+pub fn quantize_planes(x: Tensor<2>, quant: &SiteQuant) -> Result<Vec<QuantRows>, ExecError> {
+    if let SiteQuant::Uniform(quant) = quant {
+        return Ok(vec![quantize_static(x, quant)]);
+    }
+    let ([rows, columns], device) = (x.dims(), x.device());
+    let values: Vec<f32> = x.try_into_vec_as::<f32>().map_err(device_error)?;
+    let mut numbers = vec![0i8; values.len()];
+    let plane = |p: usize| {
+        quantize_row_plane(&values, quant, p, &mut numbers);
+        let plane = quant.plane(p);
+        let codes: Vec<f32> = numbers.iter().map(|&number| (i32::from(number) - plane.zero) as f32).collect();
+        let codes = Tensor::from_data(TensorData::new(codes, [rows, columns]), &device);
+        QuantRows { codes, scale: Tensor::full([rows, 1], plane.scale, &device) }
+    };
+    Ok((0..quant.planes()).map(plane).collect())
 }
 
 /// A weight's codes, transposed to `[K, N]`, and its scales `[1, N]`.

@@ -4,6 +4,7 @@
 //! - [`fake_quant`]: quantization simulated in floats
 //! - [`training`]: a whole backbone, from the weights of another task or from random ones; [`init`]: those
 //! - [`TrainDevice`]: what it is trained on
+//! - [`capture`](mod@capture): what quantizers are searched with
 //! - [`exits`]: the linear classifiers of early exits
 //! - [`ProductChain`]: the library's own product, to compare kernels with
 //! - [`gates`]: the networks that predict probabilities of error
@@ -13,6 +14,7 @@
 //! without its `rayon` feature), work is cut into pieces whose size does not depend on the number of threads, and results
 //! are added in the order of the pieces. Processors with other vector instructions may differ in the last bits.
 
+pub mod capture;
 mod data;
 mod device;
 mod error;

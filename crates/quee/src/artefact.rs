@@ -1,6 +1,7 @@
 //! `policy.safetensors`: everything that is needed to run a policy later.
 //!
-//! Tensors: the backbone under `backbone.<name in checkpoints>`, exits under `exit<s>.weight|bias`. Notes (JSON): the recipe, the quantizers,
+//! Tensors: the backbone under `backbone.<name in checkpoints>`, exits under `exit<s>.weight|bias`, what calibration made of single layers under
+//! `quant.` (see [`quee_backbone::quant_file`]). Notes (JSON): the recipe, the quantizers,
 //! the gates with their networks, the rates at gate 0, the settings of λ with their cost on *cal-a*, the costs of all parts.
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::presets;
+use quee_backbone::quant_file::PlanNotes;
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_backbone::{Backbone, QuantPlan};
 use quee_data::Transform;
@@ -26,7 +28,9 @@ use crate::stages::answers::ExitHeads;
 use crate::stages::prepare::transform_of;
 use crate::stages::study::OPEN_LOOP;
 
-const FORMAT: &str = "quee policy 1";
+const FORMAT: &str = "quee policy 2";
+/// What the names of the quantizers' tensors begin with.
+const QUANT: &str = "quant.";
 
 /// A λ and what it costs on *cal-a*.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +49,7 @@ pub struct LambdaSetting {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Notes {
     recipe: Recipe,
-    plan: QuantPlan,
+    plan: PlanNotes,
     gates: Vec<GatePredictor>,
     root_rates: Vec<f32>,
     settings: Vec<LambdaSetting>,
@@ -101,9 +105,11 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         cal_accuracy: s.cal.accuracy(),
         commit: *commit,
     });
+    let mut tensors = Vec::new();
+    let plan = study.plan.store(QUANT, &mut tensors);
     let notes = Notes {
         recipe: study.recipe.clone(),
-        plan: (*study.plan).clone(),
+        plan,
         gates: seed.trained.gates.iter().map(|gate| gate.predictor.clone()).collect(),
         root_rates: seed.trained.root_rates.clone(),
         settings: settings.collect(),
@@ -114,7 +120,6 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         seed: seed.seed,
         weights_origin: study.prepared.weights_origin.clone(),
     };
-    let mut tensors = Vec::new();
     let backbone = &study.prepared.backbone;
     let values: Vec<Vec<f32>> = backbone.params().iter().map(|param| param.data.to_vec()).collect();
     for (name, shape, values) in backbone.export(&values) {
@@ -165,6 +170,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         let bias = checkpoint.take(&format!("exit{index}.bias"), &[classes])?.to_vec();
         heads.push(ExitHead { dim, classes, weight, bias });
     }
+    let plan = QuantPlan::load(plan, QUANT, &mut checkpoint)?;
     checkpoint.finish()?;
     let tree = path_tree(&recipe)?;
     let ledger = Ledger::new(&tree, cost.clone(), bits, None).with_context(damaged)?;

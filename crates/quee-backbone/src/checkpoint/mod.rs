@@ -171,16 +171,8 @@ impl Checkpoint {
     /// # Errors
     /// When it is missing, of another shape, not of floats, or not finite, or when the file can no longer be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Arc<[f32]>, CheckpointError> {
+        let found = self.remove(name, shape)?;
         let (origin, tensor) = (self.origin.clone(), name.to_owned());
-        let Some(found) = self.tensors.remove(name) else {
-            let left: Vec<&str> = self.tensors.keys().take(3).map(String::as_str).collect();
-            let near = if left.is_empty() { String::new() } else { format!("(the file has {} …)", left.join(", ")) };
-            return Err(CheckpointError::Missing { origin, tensor, near });
-        };
-        if found.shape() != shape {
-            let got = found.shape().to_vec();
-            return Err(CheckpointError::Shape { origin, tensor, expected: shape.to_vec(), got });
-        }
         let data = match found {
             Tensor::Ready { values, .. } => values,
             Tensor::Stored { view, .. } if !view.dtype().converts() => {
@@ -192,6 +184,34 @@ impl Checkpoint {
             return Err(CheckpointError::NotFinite { origin, tensor, index });
         }
         Ok(data)
+    }
+
+    /// Takes a tensor of 32-bit unsigned integers out, row-major.
+    ///
+    /// # Errors
+    /// When it is missing, of another shape or of another type, or when the file can no longer be read.
+    pub fn take_words(&mut self, name: &str, shape: &[usize]) -> Result<Vec<u32>, CheckpointError> {
+        match self.remove(name, shape)? {
+            Tensor::Stored { view, source } if view.dtype() == Dtype::U32 => view.load_words(&source),
+            other => {
+                let (origin, tensor) = (self.origin.clone(), name.to_owned());
+                Err(CheckpointError::Type { origin, tensor, dtype: other.dtype().name() })
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
+        let (origin, tensor) = (self.origin.clone(), name.to_owned());
+        let Some(found) = self.tensors.remove(name) else {
+            let left: Vec<&str> = self.tensors.keys().take(3).map(String::as_str).collect();
+            let near = if left.is_empty() { String::new() } else { format!("(the file has {} …)", left.join(", ")) };
+            return Err(CheckpointError::Missing { origin, tensor, near });
+        };
+        if found.shape() != shape {
+            let got = found.shape().to_vec();
+            return Err(CheckpointError::Shape { origin, tensor, expected: shape.to_vec(), got });
+        }
+        Ok(found)
     }
 
     /// Ends the import. Integers that nobody took are no error: they are counters such as `num_batches_tracked` or

@@ -109,6 +109,15 @@ impl View {
     }
 }
 
+impl View {
+    /// The elements of a tensor of 32-bit unsigned integers in row-major order, as they lie.
+    pub fn load_words(&self, source: &Source) -> Result<Vec<u32>, CheckpointError> {
+        assert!(self.dtype == Dtype::U32 && self.strides.is_none(), "safetensors are row-major");
+        let bytes = source.bytes(self.position, self.span)?;
+        Ok(bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect())
+    }
+}
+
 /// Steps through the elements of a strided tensor in row-major order.
 pub(super) struct Walk<'a> {
     shape: &'a [usize],

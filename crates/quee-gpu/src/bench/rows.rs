@@ -80,7 +80,7 @@ pub(super) fn cases(executor: &mut GpuExecutor, small: bool) -> Result<Vec<Case>
                 "softmax" => Before::Softmax,
                 _ => Before::Nothing,
             };
-            executor.quantize(x.get::<Tensor>()?, samples, layout, before, "bench.rows").map(drop)
+            executor.quantize(x.get::<Tensor>()?, samples, layout, before, "bench.rows", 0).map(drop)
         };
         let moved = bytes(shape) + coded(shape);
         cases.push(case(kernel(RowOperation::Quantize), variant, text(shape), moved, record));

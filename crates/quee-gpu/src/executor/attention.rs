@@ -90,9 +90,13 @@ impl GpuExecutor {
             return Ok(out);
         }
         let site = |operand| attention.operand_site(operand);
-        let queries = self.quantize(qkv, samples, sizes.layout(0), Before::Nothing, &site(AttentionOperand::Query))?;
-        let keys = self.quantize(qkv, samples, sizes.layout(1), Before::Nothing, &site(AttentionOperand::Key))?;
-        self.code_heads(sizes, &attention.site, product, &queries, &keys, &out)?;
+        let mut uniform = |operand, third| {
+            self.expect_uniform(&site(operand))?;
+            self.quantize(qkv, samples, sizes.layout(third), Before::Nothing, &site(operand), 0)
+        };
+        let queries = uniform(AttentionOperand::Query, 0)?;
+        let keys = uniform(AttentionOperand::Key, 1)?;
+        self.code_heads(sizes, &attention.site, product, &queries, &keys, None, &out)?;
         Ok(out)
     }
 
@@ -110,10 +114,11 @@ impl GpuExecutor {
             let expected = format!("probabilities of shape {:?}", [samples, heads, t, t]);
             return Err(mismatch(&attention.site, &expected, &probabilities.shape));
         }
-        let out = self.tensor(&[samples, t, heads * dim])?;
+        let shape = [samples, t, heads * dim];
         let product = Product { m: t, n: dim, k: t, factor: 1.0, out: [t * heads * dim, dim, heads * dim] };
         let strides = [heads * t * t, t * t, t];
         if self.is_float() {
+            let out = self.tensor(&shape)?;
             let values = self.pack_third(qkv, sizes, 2)?;
             let a = Strided { buffer: probabilities.data.buffer(), strides };
             self.float_heads(sizes, &attention.site, product, a, &values, &out)?;
@@ -122,13 +127,21 @@ impl GpuExecutor {
         let rows = RowLayout { heads, strides, ..RowLayout::plain(t, t) };
         let before = if scores { Before::Softmax } else { Before::Nothing };
         let site = attention.operand_site(AttentionOperand::Probabilities);
-        let rows = self.quantize(probabilities, samples, rows, before, &site)?;
-        let values = self.quantize_values(qkv, sizes, &attention.operand_site(AttentionOperand::Value))?;
-        self.code_heads(sizes, &attention.site, product, &rows, &values, &out)?;
-        Ok(out)
+        let value_site = attention.operand_site(AttentionOperand::Value);
+        self.expect_uniform(&value_site)?;
+        let values = self.quantize_values(qkv, sizes, &value_site)?;
+        let mut out = None;
+        for p in 0..self.planes(&site)? {
+            let rows = self.quantize(probabilities, samples, rows, before, &site, p)?;
+            let sum = self.tensor(&shape)?;
+            self.code_heads(sizes, &attention.site, product, &rows, &values, out.as_ref(), &sum)?;
+            out = Some(sum);
+        }
+        Ok(out.expect("one plane at least"))
     }
 
-    /// A product of codes for each head.
+    /// A product of codes for each head, added to `before` where there is one.
+    #[allow(clippy::too_many_arguments)]
     fn code_heads(
         &mut self,
         sizes: Sizes,
@@ -136,6 +149,7 @@ impl GpuExecutor {
         product: Product,
         a: &Coded,
         b: &Coded,
+        before: Option<&Tensor>,
         out: &Tensor,
     ) -> Result<(), ExecError> {
         let Product { m, n, k, factor, out: [out_sample, out_head, out_row] } = product;
@@ -146,6 +160,7 @@ impl GpuExecutor {
         let recorder = self.recorder();
         for run in recorder.head_runs(site, count, &head, &[out_strides], self.most_products())? {
             let (out, out_at) = run.part(self.recorder(), out.data.buffer(), out_strides);
+            let residual = before.map(|x| run.part(self.recorder(), x.data.buffer(), out_strides));
             let params = Codes {
                 m: m as u32,
                 n: n as u32,
@@ -163,6 +178,7 @@ impl GpuExecutor {
                 out_sample: out_sample as u32,
                 out_head: out_head as u32,
                 out_row: out_row as u32,
+                residual_at: residual.as_ref().map_or(0, |(_, at)| *at),
                 ..Codes::default()
             };
             let recorder = self.recorder();
@@ -172,10 +188,11 @@ impl GpuExecutor {
                 a_infos: part(&a.infos, head[1]),
                 b: part(&b.codes, head[2]),
                 b_infos: part(&b.infos, head[3]),
-                residual: recorder.nothing(),
+                residual: residual.map_or_else(|| recorder.nothing(), |(span, _)| span),
                 out,
             };
-            self.product_codes(params, operands, After::Nothing)?;
+            let after = if before.is_some() { After::Add } else { After::Nothing };
+            self.product_codes(params, operands, after)?;
         }
         Ok(())
     }
@@ -276,7 +293,7 @@ impl GpuExecutor {
         let (chunks, width) = (t.div_ceil(16), columns(dim));
         let codes = self.block(16 * samples * heads * chunks * width)?;
         let infos = self.block(16 * samples * heads * width)?;
-        let (groups, rules) = self.rules(site, 1)?;
+        let (groups, rules) = self.rules(site, 1, 0)?;
         let slot = self.recorder_mut().slot(site);
         let head = [16 * chunks * width, 16 * width];
         let strides = Strides { sample: t * sizes.stride(), head: dim };

@@ -12,7 +12,7 @@ use crate::engine::{Packed, PackedCodes, PackedFloats, Panel, columns};
 use crate::heads::Strides;
 use crate::kernels;
 use crate::memory::{Block, Tensor};
-use crate::params::{Codes, ExpandCodes, Floats, RowsCodes, RowsFloat};
+use crate::params::{Codes, ExpandCodes, Floats, RowsCodes, RowsFloat, Rule};
 use crate::recorder::Span;
 use crate::tiles::{RowOperation, row_kernel};
 
@@ -31,6 +31,8 @@ pub enum Before<'a> {
     Nothing,
     /// Layer normalisation.
     Norm(&'a Norm),
+    /// Layer normalisation with the values that a plan has put in the place of its own.
+    Replaced(&'a Norm),
     /// Softmax.
     Softmax,
 }
@@ -39,7 +41,7 @@ impl Before<'_> {
     fn constant(self) -> (&'static str, f64) {
         let number = match self {
             Self::Nothing => 0.0,
-            Self::Norm(_) => 1.0,
+            Self::Norm(_) | Self::Replaced(_) => 1.0,
             Self::Softmax => 2.0,
         };
         ("BEFORE", number)
@@ -93,7 +95,7 @@ impl RowLayout {
 }
 
 impl GpuExecutor {
-    /// Quantizes the rows of `samples` samples.
+    /// Quantizes the rows of `samples` samples: the numbers of plane `p`.
     pub(crate) fn quantize(
         &mut self,
         x: &Tensor,
@@ -101,13 +103,15 @@ impl GpuExecutor {
         layout: RowLayout,
         before: Before<'_>,
         site: &str,
+        p: usize,
     ) -> Result<Coded, ExecError> {
         let RowLayout { tokens, heads, d, start, strides, columns } = layout;
         let (chunks, places) = (layout.chunks(), layout.places());
         let matrix = places * chunks;
         let codes = self.block(16 * samples * heads * matrix)?;
         let infos = self.block(16 * samples * heads * places)?;
-        let (groups, rules) = self.rules(site, heads * tokens)?;
+        let (groups, rules) = self.rules(site, heads * tokens, p)?;
+        let uneven = rules.rules.iter().any(Rule::is_uneven);
         let slot = self.recorder_mut().slot(site);
         let (gain, offset, eps) = self.norm_operands(before)?;
         let (kernel, each) = row_kernel(RowOperation::Quantize, self.gpu().is_tiled());
@@ -151,7 +155,9 @@ impl GpuExecutor {
             };
             let operands = [x_span, gain.clone(), offset.clone(), code_span, info_span, flags];
             let size = self.grid(rows, each);
-            self.recorder_mut().dispatch(kernel, &[before.constant()], &params, &operands, size)?;
+            let constants = [before.constant(), ("UNEVEN", 1.0)];
+            let constants = if uneven { &constants[..] } else { &constants[..1] };
+            self.recorder_mut().dispatch(kernel, constants, &params, &operands, size)?;
         }
         Ok(Coded { codes, infos })
     }
@@ -182,35 +188,61 @@ impl GpuExecutor {
                 return Err(mismatch(&linear.site, &format!("a residual of shape {shape:?}"), &residual.shape));
             }
         };
-        let out = self.tensor(&shape)?;
         let rows = x.shape[..x.shape.len() - 1].iter().product();
         if self.is_float() {
+            let out = self.tensor(&shape)?;
             let normed = norm.map(|norm| self.run_norm(x, norm)).transpose()?;
             self.linear_floats(normed.as_ref().unwrap_or(x), rows, linear, after, residual, &out)?;
             return Ok(out);
         }
         let (samples, tokens) = (x.shape[0], rows / x.shape[0].max(1));
-        let before = norm.map_or(Before::Nothing, Before::Norm);
-        let coded = self.quantize(x, samples, RowLayout::plain(tokens, k), before, &linear.site)?;
+        let plan = self.engine.plan();
+        let replaced = match norm {
+            Some(norm) => plan.norm(&linear.site, norm),
+            None => plan.without_norm(&linear.site).map(|()| None)?,
+        };
+        let before = match (&replaced, norm) {
+            (Some(norm), _) => Before::Replaced(norm),
+            (None, Some(norm)) => Before::Norm(norm),
+            (None, None) => Before::Nothing,
+        };
         // One product for each weight width, whatever the activation widths.
         let mut runs: Vec<(Range<usize>, Width)> = Vec::new();
         for (samples, width) in self.groups.ranges(samples) {
+            let width = plan.width_at(&linear.site, width);
             let rows = samples.start * tokens..samples.end * tokens;
             match runs.last_mut() {
                 Some((last, other)) if other.weight_bits() == width.weight_bits() => last.end = rows.end,
                 _ => runs.push((rows, width)),
             }
         }
-        for (rows, width) in runs {
-            self.linear_codes(&coded, rows, linear, width, after, residual, &out)?;
+        let planes = self.planes(&linear.site)?;
+        let layout = RowLayout::plain(tokens, k);
+        // What comes after a product happens in it; after several, on its own.
+        let (within, residual_within) = if planes == 1 { (after, residual) } else { (After::Nothing, None) };
+        let mut out = None;
+        for p in 0..planes {
+            let coded = self.quantize(x, samples, layout, before, &linear.site, p)?;
+            let sum = self.tensor(&shape)?;
+            let (after, residual) = out.as_ref().map_or((within, residual_within), |out| (After::Add, Some(out)));
+            for (rows, width) in runs.clone() {
+                self.linear_codes(&coded, p, rows, linear, width, after, residual, &sum)?;
+            }
+            out = Some(sum);
         }
-        Ok(out)
+        let out = out.expect("one plane at least");
+        match after {
+            After::Gelu if planes > 1 => self.run_gelu(&out),
+            After::Add if planes > 1 => self.run_add(residual.expect("checked above"), &out),
+            _ => Ok(out),
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
     fn linear_codes(
         &mut self,
         coded: &Coded,
+        p: usize,
         rows: Range<usize>,
         linear: &Linear,
         width: Width,
@@ -243,6 +275,7 @@ impl GpuExecutor {
                     out_at: j as u32,
                     residual_at: j as u32,
                     out_row: n as u32,
+                    has_bias: u32::from(p == 0),
                     ..Codes::default()
                 };
                 let operands = CodeOperands {
@@ -348,9 +381,13 @@ impl GpuExecutor {
     /// Gain, offset and epsilon of a normalisation; stand-ins where there is none.
     fn norm_operands(&self, before: Before<'_>) -> Result<(Span, Span, f32), ExecError> {
         let recorder = self.recorder();
-        let Before::Norm(norm) = before else { return Ok((recorder.nothing(), recorder.nothing(), 0.0)) };
+        let (norm, replaced) = match before {
+            Before::Norm(norm) => (norm, false),
+            Before::Replaced(norm) => (norm, true),
+            Before::Nothing | Before::Softmax => return Ok((recorder.nothing(), recorder.nothing(), 0.0)),
+        };
         let vector = |param: &Param| {
-            let packed = self.plain(param)?;
+            let packed = self.weights.plain(param, replaced)?;
             Ok::<_, ExecError>(recorder.span(buffer(&packed), 0, 4 * param.data.len()))
         };
         Ok((vector(&norm.weight)?, vector(&norm.bias)?, norm.eps))

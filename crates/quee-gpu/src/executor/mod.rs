@@ -16,12 +16,12 @@ mod single;
 use std::sync::Arc;
 
 use quee_backbone::{Attention, ExecError, Executor, Groups, Linear, Norm, Param, Performer, Value, Window};
-use quee_quant::Width;
+use quee_quant::{SiteQuant, Width};
 
 use crate::device::Gpu;
 use crate::engine::{GpuEngine, Packed, Weights};
 use crate::memory::Tensor;
-use crate::params::{Rule, Rules};
+use crate::params::Rules;
 use crate::recorder::{Counts, Recorder, Span};
 use linear::Afterwards;
 
@@ -99,23 +99,35 @@ impl GpuExecutor {
         (self.recorder().workgroups().pow(2) * each).min(1 << 30)
     }
 
-    /// The rules of a site for the groups of samples, where each sample has `rows` rows.
-    fn rules(&self, site: &str, rows: usize) -> Result<(u32, Rules), ExecError> {
+    /// The rules of a site for the groups of samples, where each sample has `rows` rows: the numbers of plane `p`.
+    fn rules(&self, site: &str, rows: usize, p: usize) -> Result<(u32, Rules), ExecError> {
         let mut rules = Rules::default();
         for (at, group) in self.groups.list().iter().enumerate() {
             rules.ends[at] = u32::try_from(group.end.saturating_mul(rows)).unwrap_or(u32::MAX);
-            rules.rules[at] = self.rule(site, group.width)?;
+            rules.rules[at] = self.engine.rule(site, group.width, p)?;
         }
         Ok((self.groups.list().len() as u32, rules))
     }
 
-    fn rule(&self, site: &str, width: Width) -> Result<Rule, ExecError> {
-        self.engine.rule(site, width)
+    /// Most planes that a group of samples has at a site.
+    fn planes(&self, site: &str) -> Result<usize, ExecError> {
+        let of = |width| Ok(self.engine.site(site, width)?.map_or(1, |quant| quant.planes()));
+        self.groups.list().iter().try_fold(1, |most, group| Ok(of(group.width)?.max(most)))
+    }
+
+    /// Refuses a site that takes codes in steps of one size only and has others.
+    fn expect_uniform(&self, site: &str) -> Result<(), ExecError> {
+        for group in self.groups.list() {
+            if !matches!(self.engine.site(site, group.width)?, None | Some(SiteQuant::Uniform(_))) {
+                return Err(ExecError::Device(format!("{site}: takes uniform codes only")));
+            }
+        }
+        Ok(())
     }
 
     /// A parameter as it is, on the device.
     fn plain(&self, param: &Param) -> Result<Arc<Packed>, ExecError> {
-        self.weights.plain(param)
+        self.weights.plain(param, false)
     }
 }
 

@@ -75,7 +75,7 @@ fn layers_scale_the_sums_as_the_reference_does() {
         let outputs = everywhere("layers", width, &dynamic(), |executor| {
             let x = executor.input(&[b, t, d], &x)?;
             let residual = executor.input(&[b, t, n], &residual)?;
-            let coded = quantized_rows(executor, &x, Before::Nothing, "layer")?;
+            let coded = quantized_rows(executor, &x, Before::Nothing, "layer", 0)?;
             let plain = executor.linear(&x, &layer)?;
             let added = executor.linear_add(&x, &layer, &residual)?;
             Ok((coded, executor.read(&plain)?, executor.read(&added)?))
@@ -131,10 +131,10 @@ fn check_attention([b, t, heads, dim]: [usize; 4], bits: u8, seed: u64) {
         let mut rows = Vec::new();
         for head in 0..2 * heads {
             let part = executor.slice_features(&x, head * dim, dim)?;
-            rows.push(quantized_rows(executor, &part, Before::Nothing, "part")?);
+            rows.push(quantized_rows(executor, &part, Before::Nothing, "part", 0)?);
         }
         let flat = executor.reshape(&p, &[heads * t, t])?;
-        let probabilities = quantized_rows(executor, &flat, Before::Nothing, "part")?;
+        let probabilities = quantized_rows(executor, &flat, Before::Nothing, "part", 0)?;
         let columns = quantized_values(executor, &x, &attention)?;
         let scores = executor.attention_scores(&x, &attention)?;
         let mixed = executor.attention_values(&p, &x, &attention)?;

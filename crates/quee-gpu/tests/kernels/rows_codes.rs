@@ -8,7 +8,8 @@ use quee_backbone::{ExecError, Executor as _, Norm, QuantPlan};
 use quee_gpu::GpuEngine;
 use quee_gpu::debug::{Before, Quantized, quantized_rows};
 use quee_quant::activation::quantize_row;
-use quee_quant::{ActQuantizer, RangeObserver, WeightQuantizer, quantize_row_dynamic};
+use quee_quant::site::quantize_row_plane;
+use quee_quant::{ActQuantizer, LogSqrt2, RangeObserver, SiteQuant, Twin, WeightQuantizer, quantize_row_dynamic};
 
 use crate::support::{alone, devices, dynamic, everywhere, norm, random, values};
 
@@ -45,7 +46,7 @@ fn prepared(x: &[f32], d: usize, before: Before<'_>) -> Vec<f32> {
     let rows = x.chunks(d);
     match before {
         Before::Nothing => x.to_vec(),
-        Before::Norm(norm) => rows.flat_map(|row| normalised(row, norm)).collect(),
+        Before::Norm(norm) | Before::Replaced(norm) => rows.flat_map(|row| normalised(row, norm)).collect(),
         Before::Softmax => rows.flat_map(softmax).collect(),
     }
 }
@@ -60,7 +61,7 @@ fn on_devices(
 ) -> Option<Quantized> {
     everywhere(test, &bits.to_string(), plan, |executor| {
         let x = executor.input(&[b, t, d], x)?;
-        quantized_rows(executor, &x, before, "layer")
+        quantized_rows(executor, &x, before, "layer", 0)
     })
 }
 
@@ -80,6 +81,45 @@ fn differences(got: &Quantized, values: &[f32], d: usize, bits: u8) -> usize {
         }
     }
     count
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A single multiplication comes before whole numbers, so that no adapter may differ.
+    #[test]
+    fn uneven_numbers_are_the_scalar_quantizer_s(
+        t in 1usize..40, d in 1usize..70, bits in 2u8..=8, small in 1e-3f32..0.05, shift in 0u8..9, kind in 0..3, seed: u64,
+    ) {
+        let _alone = alone();
+        let quant = match kind {
+            0 => SiteQuant::LogSqrt2(LogSqrt2 { bits, scale: 20.0 * small }),
+            kind => SiteQuant::Twin(Twin { bits, small, shift, signed: kind == 1 }),
+        };
+        let mut plan = QuantPlan::new(WeightQuantizer::Absmax, ActQuantizer::Ptq4vit);
+        plan.set_site("layer", quant);
+        let plan = Arc::new(plan);
+        let x = values(&mut random(seed), t * d, 1.0);
+        // One plane more than there are: it holds zeros, which weigh nothing.
+        for p in 0..=quant.planes() {
+            let got = everywhere("uneven", &bits.to_string(), &plan, |executor| {
+                let x = executor.input(&[1, t, d], &x)?;
+                quantized_rows(executor, &x, Before::Nothing, "layer", p)
+            });
+            let Some(got) = got else { return Ok(()) };
+            if p == quant.planes() {
+                prop_assert!(got.scales.iter().all(|&scale| scale == 0.0) && got.codes.iter().all(|&code| code == 0));
+                continue;
+            }
+            let plane = quant.plane(p);
+            for (at, row) in x.chunks(d).enumerate() {
+                let mut want = vec![0; d];
+                let sum = quantize_row_plane(row, &quant, p, &mut want);
+                prop_assert_eq!(&got.codes[at * d..(at + 1) * d], &want[..], "plane {} of {:?}", p, quant);
+                prop_assert_eq!((got.scales[at], got.zeros[at], got.sums[at]), (plane.scale, plane.zero, sum));
+            }
+        }
+    }
 }
 
 proptest! {
@@ -155,7 +195,7 @@ fn groups_of_samples_have_widths_of_their_own() {
         executor
             .set_groups(&groups.map(|(samples, bits): (usize, u8)| (samples, bits.to_string().parse().unwrap())))?;
         let x = executor.input(&[b, t, d], &x)?;
-        quantized_rows(executor, &x, Before::Nothing, "layer")
+        quantized_rows(executor, &x, Before::Nothing, "layer", 0)
     });
     let Some(mixed) = mixed else { return };
     let mut first = 0;
@@ -185,14 +225,14 @@ fn values_that_are_not_finite_are_found_at_every_place() {
                     let mut x = x.clone();
                     x[(place * 11) % t * d + place] = bad;
                     let input = executor.input(&[b, t, d], &x).unwrap();
-                    let result = quantized_rows(&mut executor, &input, before, "here");
+                    let result = quantized_rows(&mut executor, &input, before, "here", 0);
                     let found = matches!(&result, Err(ExecError::NotFinite { site }) if site == "here");
                     assert!(found, "{bad} at {place} on {device}, {before:?}");
                 }
             }
             // And what is finite goes through again.
             let input = executor.input(&[b, t, d], &x).unwrap();
-            quantized_rows(&mut executor, &input, before, "here").unwrap();
+            quantized_rows(&mut executor, &input, before, "here", 0).unwrap();
         }
     }
 }

@@ -10,7 +10,7 @@ use quee_backbone::{
     Attention, Backbone, ExecError, Executor, Linear, Norm, Param, Performer, QuantPlan, Value, Window,
 };
 use quee_quant::activation::quantize_row;
-use quee_quant::{ActQuant, QuantWeight, Width, quantize_row_dynamic, reference};
+use quee_quant::{ActQuant, QuantWeight, SiteQuant, Width, quantize_row_dynamic, reference};
 use quee_train::random_weights;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -131,11 +131,12 @@ impl Plain {
     fn codes(&self, row: &[f32], site: &str) -> Result<(Vec<i8>, ActQuant, i32), ExecError> {
         let mut codes = vec![0; row.len()];
         let bits = self.width.act_bits();
-        let (quant, sum) = match self.plan.act(site, bits)? {
-            Some(quant) => {
+        let (quant, sum) = match self.plan.site(site, bits)? {
+            Some(SiteQuant::Uniform(quant)) => {
                 let sum = quantize_row(row, &quant, &mut codes);
                 (quant, sum)
             }
+            Some(other) => panic!("{other:?}: not done here"),
             None => quantize_row_dynamic(row, bits, &mut codes),
         };
         Ok((codes, quant, sum))

@@ -42,6 +42,20 @@ pub struct GpuArgs {
     /// Small shapes and short runs: shows that everything works, its figures mean little
     #[arg(long)]
     quick: bool,
+    /// What to measure; may be given several times [default: all]
+    #[arg(long, value_name = "PART")]
+    part: Vec<Part>,
+}
+
+/// A part of the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What the adapter reaches at best, and single kernels beside it
+    Kernels,
+    /// Products beside those of burn's wgpu backend (needs a program built with train-gpu)
+    Products,
+    /// Blocks, whole networks and batches of mixed widths, beside the CPU backend
+    Networks,
 }
 
 /// Said of times that a software adapter gives.
@@ -66,14 +80,23 @@ pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
     let csv = args.csv.as_ref().map(|folder| folder.join(format!("bench-{}.csv", gpu.info().slug())));
     let mut figures = Figures { gpu: &gpu, csv, rows: Vec::new(), printed: 0 };
 
-    let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut figures.rows)?;
-    print(&(heading(&gpu, clock) + &kernels::peaks_text(&peaks)))?;
-    figures.publish()?;
-    let comparison = peer::measure(&gpu, effort, cancel, &mut figures.rows)?;
-    figures.publish()?;
-    print(&format!("{comparison}\n"))?;
-    network::measure(&gpu, effort, cancel, &mut figures.rows)?;
-    figures.publish()?;
+    let wanted = |part| args.part.is_empty() || args.part.contains(&part);
+
+    print(&heading(&gpu))?;
+    if wanted(Part::Kernels) {
+        let peaks = kernels::measure(&gpu, effort, cancel, &mut figures.rows)?;
+        print(&kernels::peaks_text(&peaks))?;
+        figures.publish()?;
+    }
+    if wanted(Part::Products) {
+        let comparison = peer::measure(&gpu, effort, cancel, &mut figures.rows)?;
+        figures.publish()?;
+        print(&format!("{comparison}\n"))?;
+    }
+    if wanted(Part::Networks) {
+        network::measure(&gpu, effort, cancel, &mut figures.rows)?;
+        figures.publish()?;
+    }
     if let Some(path) = &figures.csv {
         print(&format!("{}\n", path.display()))?;
     }
@@ -105,11 +128,11 @@ fn write(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("{}: cannot write; hint: choose another folder with --csv", path.display()))
 }
 
-fn heading(gpu: &Arc<Gpu>, clock: &str) -> String {
+fn heading(gpu: &Arc<Gpu>) -> String {
     let info = gpu.info();
     let warning = if info.is_software() { format!("WARNING: {SOFTWARE}\n") } else { String::new() };
     format!(
-        "{warning}adapter: {} ({}, {}), driver {}\nquee {}, times of kernels by {clock}; {} choices of `quee tune` in blocks and networks\n",
+        "{warning}adapter: {} ({}, {}), driver {}\nquee {}, {} choices of `quee tune` in products, blocks and networks\n",
         info.name,
         info.interface,
         info.kind,

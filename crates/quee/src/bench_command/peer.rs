@@ -47,8 +47,12 @@ fn compare(gpu: &Arc<Gpu>, device: &TrainDevice, effort: Effort, shape: Shape) -
     let pairs = ((effort.seconds / burn.time(1)?) as usize).clamp(1, 64);
     burn.time(pairs)?;
 
-    let mut cases = bench.tiles(shape)?;
-    cases.extend(bench.tiles(Shape { operands: Operands::Floats, ..shape })?);
+    // The tiles that the executor takes; what the others take is among the single kernels.
+    let mut cases = Vec::new();
+    for shape in [shape, Shape { operands: Operands::Floats, ..shape }] {
+        let tile = gpu.tile(shape);
+        cases.extend(bench.tiles(shape)?.into_iter().filter(|case| case.variant == tile.name));
+    }
     let mut layers = [Width::new(8, 8).expect("8 bits are a width"), Width::FLOAT]
         .map(|width| Layers::new(&engine, shape, width))
         .into_iter()
