@@ -7,7 +7,8 @@ use quee_quant::Width;
 
 use crate::backbone::Backbone;
 use crate::executor::{ExecError, Executor, Value};
-use crate::params::{Attention, Linear, Norm, Param, Performer, Window};
+use crate::params::{Attention, AttentionOperand, Linear, Norm, Param, Performer, Window};
+use crate::quant_plan::Wider;
 
 /// Bits of a 32-bit float.
 const FLOAT_BITS: u64 = 32;
@@ -71,6 +72,8 @@ impl OpCost {
 pub struct PartCost {
     /// Its operations, in order.
     pub ops: Vec<OpCost>,
+    /// Places that run at other widths.
+    pub wider: Wider,
 }
 
 impl PartCost {
@@ -81,14 +84,27 @@ impl PartCost {
 
     /// Bit operations at `width`.
     pub fn bops(&self, width: Width) -> u64 {
-        let (weight, act) = (u64::from(width.weight_bits()), u64::from(width.act_bits()));
-        let per_mac = |kind| match kind {
-            OpKind::Linear => weight * act,
-            OpKind::Product => act * act,
+        self.ops.iter().map(|op| op.macs * self.bits_per_mac(op, width)).sum()
+    }
+
+    /// Bits of one factor times bits of the other.
+    fn bits_per_mac(&self, op: &OpCost, width: Width) -> u64 {
+        let act = |operand| {
+            let attention = Attention { site: op.site.clone(), heads: 0, head_dim: 0, scale: 1.0 };
+            u64::from(self.wider.at(&attention.operand_site(operand), width).act_bits())
+        };
+        match op.kind {
+            OpKind::Linear => {
+                let width = self.wider.at(&op.site, width);
+                u64::from(width.weight_bits()) * u64::from(width.act_bits())
+            }
+            OpKind::Product if op.op == "attention_scores" => {
+                act(AttentionOperand::Query) * act(AttentionOperand::Key)
+            }
+            OpKind::Product => act(AttentionOperand::Probabilities) * act(AttentionOperand::Value),
             OpKind::Float => FLOAT_BITS * FLOAT_BITS,
             OpKind::Norm | OpKind::Gelu | OpKind::Elementwise | OpKind::Move => 0,
-        };
-        self.ops.iter().map(|op| op.macs * per_mac(op.kind)).sum()
+        }
     }
 
     /// Values of all parameters.
@@ -141,6 +157,13 @@ impl BackboneCost {
         let features = backbone.features(&mut counter, &tokens)?;
         counter.linear(&features, backbone.head())?;
         Ok(Self { stem, blocks, head: counter.take() })
+    }
+
+    /// Charges single places at other widths from now on.
+    pub fn set_wider(&mut self, wider: &Wider) {
+        for part in std::iter::once(&mut self.stem).chain(&mut self.blocks).chain([&mut self.head]) {
+            part.wider = wider.clone();
+        }
     }
 
     /// Multiply-accumulates of the whole backbone.

@@ -16,6 +16,7 @@
 //! - [`tensor_file`]: writing safetensors files
 //! - [`cost`]: an executor whose tensors are shapes; counts multiply-accumulates and bit operations
 //! - [`cost_dynn`]: another way to count, for comparison with published curves
+//! - [`layers`]: the linear layers of a program
 //! - [`calibrate`]: an executor that watches what enters each quantized operation
 //! - [`quant_plan`]: which quantizer runs where; [`quant_file`]: the same in files
 
@@ -31,6 +32,7 @@ pub mod families;
 pub mod fit;
 mod forward;
 pub mod groups;
+pub mod layers;
 pub mod params;
 pub mod positions;
 pub mod presets;

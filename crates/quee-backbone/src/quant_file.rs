@@ -1,8 +1,8 @@
 //! Quantizers in files: the small part as notes in JSON, codes and changed parameters as tensors.
 //!
 //! Of the linear layer at `SITE`, under a prefix: `SITE.w<bits>.codes` (32-bit words, [packed](quee_quant::packing), as many bits for each code as it
-//! has), `SITE.w<bits>.scales` `[n]`, `SITE.w<bits>.bias` `[n]` where there is one, and `SITE.norm.gain` and `SITE.norm.offset` `[k]` where the
-//! normalisation before the layer is changed.
+//! has), `SITE.w<bits>.scales` `[n]`, `SITE.w<bits>.bias` `[n]` where there is one. Where the normalisation before the layer is changed,
+//! `SITE.norm.gain` and `SITE.norm.offset` `[k]`, and `SITE.norm.factors` `[k]`, by which the input channels of the weight were multiplied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl QuantPlan {
         let mut layers = BTreeMap::new();
         for (site, layer) in self.layers() {
             if let Some(changed) = &layer.norm {
-                for (name, values) in ["gain", "offset"].iter().zip(changed) {
+                for (name, values) in ["gain", "offset", "factors"].iter().zip(changed.iter().chain(&layer.factors)) {
                     let name = format!("{prefix}{site}.norm.{name}");
                     tensors.push(TensorData::f32(name, vec![values.len()], values.iter().copied()));
                 }
@@ -96,6 +96,7 @@ impl QuantPlan {
             if norm {
                 let mut take = |part: &str| file.take(&format!("{prefix}{site}.norm.{part}"), &[k]);
                 layer.norm = Some([take("gain")?, take("offset")?]);
+                layer.factors = Some(take("factors")?);
             }
             for bits in bits {
                 let name = |part: &str| format!("{prefix}{site}.w{bits}.{part}");

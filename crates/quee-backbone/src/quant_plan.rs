@@ -31,6 +31,8 @@ pub struct QuantPlan {
 pub struct LayerPlan {
     /// Gain and offset that replace those of the normalisation before the layer at integer widths.
     pub norm: Option<[Arc<[f32]>; 2]>,
+    /// What the input channels of the weight were multiplied by to make up for it, `[k]`.
+    pub factors: Option<Arc<[f32]>>,
     /// Weight and bias at each number of weight bits.
     pub weights: BTreeMap<u8, Arc<LayerWeight>>,
 }

@@ -78,6 +78,11 @@ impl RangeObserver {
         }
     }
 
+    /// Least and largest value seen; 0 is always inside.
+    pub fn range(&self) -> (f32, f32) {
+        (self.lo, self.hi)
+    }
+
     /// Number of values seen.
     pub fn seen(&self) -> usize {
         self.seen

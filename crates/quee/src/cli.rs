@@ -15,7 +15,7 @@ use crate::output::print;
 use crate::recipe::{self, Recipe};
 use crate::training::{self, TrainingArgs};
 use crate::{
-    backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, run, tune_command,
+    backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, quantize, run, tune_command,
     weights_command,
 };
 
@@ -43,6 +43,8 @@ enum Command {
     Recipe(RecipeCommand),
     /// Measure which widths a recipe should offer, on pictures of exit-train
     Ladder(LadderArgs),
+    /// Make the quantizers of a backbone, see which of its places lose most, or set quantizers beside each other
+    Quantize(QuantizeArgs),
     /// Classify pictures with the policy that a run has stored
     Predict(predict::PredictArgs),
     /// Train a backbone from scratch, as described in a TOML file
@@ -70,6 +72,16 @@ enum Command {
     /// Find the fastest kernel for each product on a graphics adapter, and keep the answers for the GPU backend. All kernels give the same
     /// bits: results never depend on it, only times
     Tune(tune_command::TuneArgs),
+}
+
+#[derive(Args)]
+struct QuantizeArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    inputs: InputArgs,
+    #[command(flatten)]
+    quantize: quantize::command::QuantizeArgs,
 }
 
 #[derive(Subcommand)]
@@ -203,6 +215,14 @@ fn carry_out(command: Command) -> Result<()> {
             let work = move |cancel: &Cancel| ladder::ladder(&recipe, &options, &asked, cancel);
             let text = blocking(threads, "measuring", work)?;
             print(&text)
+        }
+        Command::Quantize(args) => {
+            let recipe = args.recipe.load()?;
+            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: PathBuf::new() };
+            let threads = recipe.threads;
+            blocking(threads, "quantizing", move |cancel| {
+                quantize::command::run(recipe, &options, &args.quantize, cancel)
+            })
         }
         Command::Recipe(RecipeCommand::Show(args)) => print(&toml::to_string(&args.load()?)?),
         Command::Recipe(RecipeCommand::Keys { training }) => {

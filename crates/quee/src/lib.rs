@@ -30,6 +30,7 @@ pub mod output;
 pub mod predict;
 pub mod pretrain;
 pub mod progress;
+pub mod quantize;
 pub mod recipe;
 pub mod report;
 pub mod results;

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use quee_backbone::QuantPlan;
-use quee_backbone::calibrate::Calibrator;
 use quee_policy::bootstrap::Bootstrap;
 use quee_policy::summary::{Summary, summarise};
 use quee_policy::tree::{Monotone, PathTree};
-use quee_quant::Width;
 
 use crate::backend::{Device, Engine};
 use crate::cancel::Cancel;
 use crate::environment::Environment;
 use crate::output::RunFolder;
 use crate::progress::Stage;
+use crate::quantize::file::Quantizers;
+use crate::quantize;
 use crate::recipe::{self, Recipe};
 use crate::results::{self, DeviceWork, Study};
 use crate::stages::attempts;
@@ -89,9 +89,9 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     let prepared = prepared.await?;
     let tree = Arc::new(path_tree(&recipe)?);
 
-    let (r, p, d) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone());
+    let (r, p, d, c) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone(), cancel.clone());
     let plan =
-        runner.stage("calibrate quantizers", 0, move |stage| calibrate(&r, &p, &d, &|text| stage.say(text))).await?;
+        runner.stage("calibrate quantizers", 0, move |stage| calibrate(&r, &p, &d, &c, &|text| stage.say(text))).await?;
     let engine = device.engine(Arc::clone(&plan));
     let training = device.training()?;
     let environment = Environment::detect(recipe.backend, &device, &training, threads, &recipe.seeds);
@@ -201,41 +201,35 @@ pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
     Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
-/// Finds static ranges on pictures of exit-train; dynamic quantizers need none. The plan, and a few words on it. `say` gets what the user
-/// should know meanwhile.
+/// The quantizers of a recipe: from its file, or made on pictures of exit-train, where any are needed. The plan, and a few words on it. `say`
+/// gets what the user should know meanwhile.
 ///
 /// # Errors
-/// When a picture cannot be had or the executor fails.
+/// When a picture cannot be had, a file is wrong, the executor fails, or on a wish to stop.
 pub fn calibrate(
     recipe: &Recipe,
     prepared: &Prepared,
     device: &Device,
+    cancel: &Cancel,
     say: &dyn Fn(&str),
 ) -> Result<(Arc<QuantPlan>, String)> {
-    let quant = &recipe.quant;
-    if !quant.activations.is_static() {
-        return Ok((
-            Arc::new(QuantPlan::dynamic(quant.weights)),
-            "activations are quantized per token at run time".into(),
-        ));
+    let (quant, backbone, widths) = (&recipe.quant, prepared.backbone.as_ref(), quantize::widths(&recipe.quant));
+    if !quant.file.as_os_str().is_empty() {
+        let stored = Quantizers::read(&quant.file)?;
+        stored.expect_for(&quant.file, backbone, quant, &widths)?;
+        return Ok((Arc::new(stored.plan), format!("from {}", quant.file.display())));
     }
-    let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(quant.calibration_pictures).collect();
-    let images = prepared.images(&chosen)?;
-    let float = device.engine(Arc::new(QuantPlan::dynamic(quant.weights)));
-    let [c, h, w] = prepared.backbone.image_shape();
-    let observers = attempts::whole(float.as_ref(), recipe.paths.batch, say, |size| {
-        let mut executor = float.executor()?;
-        let mut calibrator = Calibrator::new(executor.as_mut())?;
-        for batch in images.chunks(size * c * h * w) {
-            let input = quee_backbone::Executor::input(&mut calibrator, &[batch.len() / (c * h * w), c, h, w], batch)?;
-            prepared.backbone.forward(&mut calibrator, &input)?;
-        }
-        Ok(calibrator.finish())
-    })?;
-    let widths: Vec<Width> = quant.widths.iter().chain(&quant.static_widths).chain([&quant.stem]).copied().collect();
-    let plan = QuantPlan::calibrated(quant.weights, quant.activations, &observers, &widths);
-    let outcome = format!("{} sites on {} pictures", observers.len(), chosen.len());
+    let chosen: &[usize] = if quantize::needs_pictures(quant) { calibration_pictures(recipe, prepared) } else { &[] };
+    let pictures = prepared.images(chosen)?;
+    let request = quantize::Request { backbone, quant, widths: &widths, batch: recipe.paths.batch };
+    let (plan, outcome) = quantize::calibrate(request, device, &pictures, cancel, say)?;
     Ok((Arc::new(plan), outcome))
+}
+
+/// The pictures of exit-train that quantizers are made with.
+pub fn calibration_pictures<'p>(recipe: &Recipe, prepared: &'p Prepared) -> &'p [usize] {
+    let all = &prepared.splits.exit_train;
+    &all[..all.len().min(recipe.quant.calibration_pictures)]
 }
 
 /// Times every part on one batch of *fit*.

@@ -193,8 +193,26 @@ pub struct Quant {
     pub activations: ActQuantizer,
     /// Pictures that static quantizers watch.
     pub calibration_pictures: usize,
+    /// How weights are rounded.
+    pub rounding: Rounding,
+    /// Whether biases make up for what rounding adds to mean outputs.
+    pub bias_correction: bool,
+    /// Places that run one step wider, by name; `*` stands for any letters.
+    pub wider: Vec<String>,
+    /// Quantizers made before, a file of `quee quantize`; empty: made in the run.
+    pub file: PathBuf,
     /// Further static widths.
     pub static_widths: Vec<Width>,
+}
+
+/// How weights are rounded to the steps of their scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// To the nearest.
+    Nearest,
+    /// Such that the layer's output on calibration pictures changes least.
+    Gptq,
 }
 
 /// Segments and the tree of paths.

@@ -36,7 +36,7 @@ impl Counted {
         let (mut merged, mut exits, mut blocks) = (Vec::new(), Vec::new(), 0);
         for &count in segments {
             let ops = cost.blocks.iter().skip(blocks).take(count).flat_map(|b| b.ops.clone()).collect();
-            merged.push(PartCost { ops });
+            merged.push(PartCost { ops, wider: cost.stem.wider.clone() });
             blocks += count;
             // Exits have the form of the backbone's own classifier.
             exits.push(match model {

@@ -13,6 +13,7 @@ use quee_data::{
 
 use crate::assets;
 use crate::folders;
+use crate::quantize;
 use crate::recipe::Recipe;
 use crate::stages::seen::{Seen, seen_pictures};
 use crate::stages::source::Part;
@@ -98,7 +99,8 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
         contiguous: settings.contiguous,
         seed: settings.split_seed,
     })?;
-    let cost = BackboneCost::count(backbone.as_ref())?;
+    let mut cost = BackboneCost::count(backbone.as_ref())?;
+    cost.set_wider(&quantize::wider::wider(&recipe.quant.wider, backbone.as_ref(), &quantize::widths(&recipe.quant))?);
     let transform = transform_of(&preset, backbone.image_shape());
     Ok(Prepared { data, splits, preset, transform, backbone, weights_origin, cost, seen })
 }

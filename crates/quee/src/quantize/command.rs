@@ -1,0 +1,107 @@
+//! `quee quantize`: quantizers of a backbone as a file, the places that lose most, quantizers beside each other.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use quee_quant::Width;
+
+use super::file::{Origin, Quantizers, fingerprint};
+use super::{compare, quality, sensitivity, widths};
+use crate::backend::Device;
+use crate::cancel::Cancel;
+use crate::output::print;
+use crate::recipe::Recipe;
+use crate::run::{Options, calibrate, calibration_pictures};
+use crate::stages::prepare::prepare;
+
+/// What to do with the quantizers of a recipe.
+#[derive(Args)]
+pub struct QuantizeArgs {
+    /// File to write
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["sensitivity", "compare"])]
+    out: Option<PathBuf>,
+    /// Instead: measure what each place loses when it alone runs at a width and all others at w8a8
+    #[arg(long, conflicts_with_all = ["out", "compare"])]
+    sensitivity: bool,
+    /// Instead: measure the accuracy of the static backbone with each quantizer, on pictures of test
+    #[arg(long, conflicts_with = "out")]
+    compare: bool,
+    /// Widths, e.g. w4a4,w4a8 [default: those of the recipe]
+    #[arg(long, value_delimiter = ',', value_name = "WIDTHS")]
+    widths: Vec<Width>,
+    /// With --compare: quantizers of activations [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "compare")]
+    quantizers: Vec<compare::Quantizer>,
+    /// With --compare: draws of the calibration pictures
+    #[arg(long, default_value_t = 3, value_name = "N", requires = "compare")]
+    draws: usize,
+    /// With --compare or --sensitivity: most pictures to measure on
+    #[arg(long, value_name = "N")]
+    pictures: Option<usize>,
+    /// With --compare or --sensitivity: print CSV
+    #[arg(long)]
+    csv: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When something from outside is missing or wrong, or on a wish to stop.
+pub fn run(mut recipe: Recipe, options: &Options, args: &QuantizeArgs, cancel: &Cancel) -> Result<()> {
+    if !args.widths.is_empty() {
+        // Calibration and costs know the widths of the recipe, so these become the wanted ones.
+        recipe.quant.widths.clone_from(&args.widths);
+        recipe.quant.widths.sort();
+        recipe.quant.widths.dedup();
+        recipe.quant.static_widths.clear();
+    }
+    recipe.quant.file = PathBuf::new();
+    ensure!(!widths(&recipe.quant).is_empty(), "no integer width; hint: name some with --widths or `quant.widths`");
+    if args.sensitivity {
+        return print(&sensitivity::measure(recipe, options, args.pictures, args.csv, cancel)?);
+    }
+    if args.compare {
+        let request = compare::Request {
+            quantizers: &args.quantizers,
+            draws: args.draws,
+            pictures: args.pictures,
+            csv: args.csv,
+        };
+        return print(&compare::measure(&recipe, options, &request, cancel)?);
+    }
+    let out = args.out.as_ref().context("--out says where the file goes")?;
+    let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
+    let device = Device::open(recipe.backend, &recipe.gpu)?;
+    let backbone = prepared.backbone.as_ref();
+    let (plan, outcome) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
+    let pictures = calibration_pictures(&recipe, &prepared);
+    let widths = widths(&recipe.quant);
+    let origin = Origin {
+        version: env!("CARGO_PKG_VERSION").into(),
+        backbone: backbone.name().into(),
+        weights: prepared.weights_origin.clone(),
+        fingerprint: fingerprint(backbone),
+        dataset: prepared.data.name.clone(),
+        pictures: if super::needs_pictures(&recipe.quant) { pictures.to_vec() } else { Vec::new() },
+        settings: recipe.quant.clone(),
+        widths: widths.clone(),
+    };
+    let mut stored = Quantizers {
+        origin,
+        plan: plan.as_ref().clone(),
+        activation_quality: quality::activations(backbone, &plan, &prepared.images(pictures)?, recipe.paths.batch)?,
+        weight_quality: Default::default(),
+    };
+    stored.complete(backbone)?;
+    stored.weight_quality = quality::weights(backbone, &stored.plan)?;
+    cancel.check()?;
+    stored.write(out)?;
+    let float = stored.bytes(backbone, Width::FLOAT);
+    let mut text = format!("{}: {}, {outcome}\n", out.display(), backbone.name());
+    for width in widths {
+        let bytes = stored.bytes(backbone, width);
+        text += &format!("  {width}: {:.3} MB of {:.3} MB in float\n", bytes as f64 / 1e6, float as f64 / 1e6);
+    }
+    print(&text)
+}
