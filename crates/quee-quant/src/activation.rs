@@ -49,9 +49,7 @@ impl ActQuant {
     /// The code of `x`. `x` must be finite.
     #[inline]
     pub fn code(&self, x: f32) -> i8 {
-        // Clamped as a float first: a value far outside a static range must not overflow the integer.
-        let steps = (x * self.inv_scale).round_ties_even().clamp(-65536.0, 65536.0) as i32;
-        (steps + self.zero).clamp(self.qmin, self.qmax) as i8
+        (steps(x, self.inv_scale) + self.zero).clamp(self.qmin, self.qmax) as i8
     }
 
     /// The real value that `code` stands for.
@@ -59,6 +57,20 @@ impl ActQuant {
     pub fn value(&self, code: i8) -> f32 {
         (i32::from(code) - self.zero) as f32 * self.scale
     }
+}
+
+/// `x · inverse` to the nearest whole number, ties to even. Values far outside of any range are cut off before they overflow.
+#[inline]
+pub(crate) fn steps(x: f32, inverse: f32) -> i32 {
+    round((x * inverse).clamp(-65536.0, 65536.0)) as i32
+}
+
+/// To the nearest whole number, ties to even, for magnitudes below 2^22.
+#[inline]
+pub(crate) fn round(x: f32) -> f32 {
+    // From 2^23 on, floats are whole. Faster than `round_ties_even` where that is a call.
+    const SHIFT: f32 = 12_582_912.0;
+    (x + SHIFT) - SHIFT
 }
 
 /// Quantizes one row with its own minimum and maximum; writes the codes and returns their parameters and their sum.
@@ -112,6 +124,14 @@ mod tests {
         assert!(codes.iter().all(|&code| i32::from(code) == quant.zero));
         assert_eq!(sum, 4 * quant.zero);
         assert!(quant.scale.is_finite() && quant.inv_scale.is_finite());
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_and_to_even() {
+        for i in -400_000..400_000 {
+            let x = i as f32 * 0.25;
+            assert_eq!(round(x), x.round_ties_even(), "{x}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Weights of a channel are rounded one after the other; the error of each is spread over those still to come, such that the layer's output on the
 //! calibration inputs changes least. It needs inputs, no labels.
 
+use crate::activation::round;
 use crate::weight::QuantWeight;
 
 /// Added to the diagonal, as a share of its mean, so that the matrix can be inverted.
@@ -26,7 +27,7 @@ pub fn gptq(weight: &[f32], n: usize, k: usize, bits: u8, scales: &[f32], gram: 
     for (channel, (weight, &scale)) in weight.chunks_exact(k.max(1)).zip(scales).enumerate() {
         row.iter_mut().zip(&order).for_each(|(w, &column)| *w = weight[column]);
         for (i, &column) in order.iter().enumerate() {
-            let code = (row[i] / scale).round_ties_even().clamp(-top, top);
+            let code = round((row[i] / scale).clamp(-128.0, 128.0)).clamp(-top, top);
             codes[channel * k + column] = code as i8;
             let line = &spread[i * k..(i + 1) * k];
             let error = (row[i] - code * scale) / line[i];

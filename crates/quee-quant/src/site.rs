@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::activation::ActQuant;
+use crate::activation::{ActQuant, steps};
 
 /// The static quantizer of a place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +97,15 @@ impl SiteQuant {
         }
     }
 
+    /// What quantizing adds to each of `values`.
+    pub fn errors(&self, values: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Uniform(quant) => values.iter().map(|&x| quant.value(quant.code(x)) - x).collect(),
+            Self::Twin(twin) => values.iter().map(|&x| twin.value(x) - x).collect(),
+            Self::LogSqrt2(_) => values.iter().map(|&x| self.value(x) - x).collect(),
+        }
+    }
+
     /// The real value that stands for `x`.
     pub fn value(&self, x: f32) -> f32 {
         let of = |p: usize| {
@@ -105,12 +114,6 @@ impl SiteQuant {
         };
         (0..self.planes()).map(of).sum()
     }
-}
-
-/// `x / step` to the nearest whole number, ties to even, far values cut off; `inverse` is `1 / step`.
-#[inline]
-fn steps(x: f32, inverse: f32) -> i32 {
-    (x * inverse).round_ties_even().clamp(-65536.0, 65536.0) as i32
 }
 
 impl Twin {
@@ -147,6 +150,12 @@ impl Twin {
         let (small, large) = self.halves(x);
         let [of_small, of_large] = self.factors(p);
         (small * of_small + large * of_large) as i8
+    }
+
+    /// The real value that stands for `x`.
+    fn value(&self, x: f32) -> f32 {
+        let (small, large) = self.halves(x);
+        small as f32 * self.small + large as f32 * self.large()
     }
 
     /// Steps of `x` in either size; one of the two is 0.
@@ -336,6 +345,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn errors_are_those_of_the_values(x in -2f32..2.0, bits in 2u8..=8, small in 1e-4f32..0.1, shift in 0u8..10, signed: bool) {
+            for quant in [
+                twin(bits, small, shift, signed),
+                SiteQuant::LogSqrt2(LogSqrt2 { bits, scale: small }),
+                SiteQuant::Uniform(ActQuant::from_range(-small, 2.0 * small, bits)),
+            ] {
+                prop_assert!((quant.errors(&[x])[0] - (quant.value(x) - x)).abs() <= 1e-6);
+            }
+        }
+
         #[test]
         fn values_lie_in_one_plane(
             x in -2f32..2.0, bits in 2u8..=8, small in 1e-4f32..0.1, shift in 0u8..10, signed: bool, log: bool,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::activation::round;
+
 /// How the scale of an output channel is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,7 +52,7 @@ impl QuantWeight {
             let scale = channel_scale(row, top, method);
             let inverse = 1.0 / scale;
             let start = codes.len();
-            codes.extend(row.iter().map(|&w| (w * inverse).round_ties_even().clamp(-top, top) as i8));
+            codes.extend(row.iter().map(|&w| round((w * inverse).clamp(-128.0, 128.0)).clamp(-top, top) as i8));
             sums.push(codes[start..].iter().map(|&c| i32::from(c)).sum());
             scales.push(scale);
         }
@@ -100,7 +102,7 @@ fn channel_scale(row: &[f32], top: f32, method: WeightQuantizer) -> f32 {
 
 fn squared_error(row: &[f32], scale: f32, top: f32) -> f64 {
     let inverse = 1.0 / scale;
-    let error = |w: f32| w - (w * inverse).round_ties_even().clamp(-top, top) * scale;
+    let error = |w: f32| w - round((w * inverse).clamp(-128.0, 128.0)).clamp(-top, top) * scale;
     row.iter().map(|&w| f64::from(error(w)).powi(2)).sum()
 }
 

@@ -106,7 +106,7 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         commit: *commit,
     });
     let mut tensors = Vec::new();
-    let plan = study.plan.store(QUANT, &mut tensors);
+    let plan = study.quantizers.plan.store(QUANT, &mut tensors);
     let notes = Notes {
         recipe: study.recipe.clone(),
         plan,

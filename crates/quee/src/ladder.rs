@@ -74,8 +74,8 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
 
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
     let device = Device::open(recipe.backend, &recipe.gpu)?;
-    let (plan, _) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
-    let engine = device.engine(plan);
+    let (quantizers, _) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
+    let engine = device.engine(quantizers.plan.into());
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(ladder.pictures).collect();
     let labels = prepared.data.labels_of(&chosen);
     let segments = recipe.paths.segments.len();

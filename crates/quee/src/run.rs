@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use quee_backbone::QuantPlan;
 use quee_policy::bootstrap::Bootstrap;
 use quee_policy::summary::{Summary, summarise};
 use quee_policy::tree::{Monotone, PathTree};
@@ -14,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::environment::Environment;
 use crate::output::RunFolder;
 use crate::progress::Stage;
-use crate::quantize::file::Quantizers;
+use crate::quantize::file::{Origin, Quantizers, fingerprint};
 use crate::quantize;
 use crate::recipe::{self, Recipe};
 use crate::results::{self, DeviceWork, Study};
@@ -90,9 +89,12 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     let tree = Arc::new(path_tree(&recipe)?);
 
     let (r, p, d, c) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone(), cancel.clone());
-    let plan =
-        runner.stage("calibrate quantizers", 0, move |stage| calibrate(&r, &p, &d, &c, &|text| stage.say(text))).await?;
-    let engine = device.engine(Arc::clone(&plan));
+    let made = runner.stage("calibrate quantizers", 0, move |stage| {
+        let (made, outcome) = calibrate(&r, &p, &d, &c, &|text| stage.say(text))?;
+        Ok((Arc::new(made), outcome))
+    });
+    let quantizers = made.await?;
+    let engine = device.engine(Arc::new(quantizers.plan.clone()));
     let training = device.training()?;
     let environment = Environment::detect(recipe.backend, &device, &training, threads, &recipe.seeds);
 
@@ -159,7 +161,7 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     let study = Study {
         recipe: Arc::unwrap_or_clone(recipe),
         prepared,
-        plan,
+        quantizers,
         tree,
         runs,
         counted,
@@ -201,8 +203,8 @@ pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
     Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
-/// The quantizers of a recipe: from its file, or made on pictures of exit-train, where any are needed. The plan, and a few words on it. `say`
-/// gets what the user should know meanwhile.
+/// The quantizers of a recipe: from its file, or made on pictures of exit-train, where any are needed. Also a few words on them. `say` gets what
+/// the user should know meanwhile.
 ///
 /// # Errors
 /// When a picture cannot be had, a file is wrong, the executor fails, or on a wish to stop.
@@ -212,18 +214,28 @@ pub fn calibrate(
     device: &Device,
     cancel: &Cancel,
     say: &dyn Fn(&str),
-) -> Result<(Arc<QuantPlan>, String)> {
+) -> Result<(Quantizers, String)> {
     let (quant, backbone, widths) = (&recipe.quant, prepared.backbone.as_ref(), quantize::widths(&recipe.quant));
     if !quant.file.as_os_str().is_empty() {
         let stored = Quantizers::read(&quant.file)?;
         stored.expect_for(&quant.file, backbone, quant, &widths)?;
-        return Ok((Arc::new(stored.plan), format!("from {}", quant.file.display())));
+        return Ok((stored, format!("from {}", quant.file.display())));
     }
-    let chosen: &[usize] = if quantize::needs_pictures(quant) { calibration_pictures(recipe, prepared) } else { &[] };
+    let chosen = calibration_pictures(recipe, prepared);
     let pictures = prepared.images(chosen)?;
     let request = quantize::Request { backbone, quant, widths: &widths, batch: recipe.paths.batch };
     let (plan, outcome) = quantize::calibrate(request, device, &pictures, cancel, say)?;
-    Ok((Arc::new(plan), outcome))
+    let origin = Origin {
+        version: env!("CARGO_PKG_VERSION").into(),
+        backbone: backbone.name().into(),
+        weights: prepared.weights_origin.clone(),
+        fingerprint: fingerprint(backbone),
+        dataset: prepared.data.name.clone(),
+        pictures: chosen.to_vec(),
+        settings: quant.clone(),
+        widths,
+    };
+    Ok((Quantizers::new(origin, plan, backbone, &pictures, recipe.paths.batch)?, outcome))
 }
 
 /// The pictures of exit-train that quantizers are made with.

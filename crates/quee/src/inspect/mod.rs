@@ -1,5 +1,6 @@
-//! `quee inspect backbone`: the program of a backbone, operation by operation.
+//! `quee inspect backbone`: the program of a backbone, operation by operation. `quee inspect quant`: its quantizers, place by place.
 
+mod quant;
 mod subject;
 mod text;
 
@@ -19,6 +20,8 @@ use subject::Subject;
 pub enum InspectCommand {
     /// Print the operations of a backbone: shapes, parameters, multiply-accumulates, what is quantized
     Backbone(BackboneArgs),
+    /// Print where a backbone is quantized, at which bits and steps, and how well that holds the values
+    Quant(quant::QuantArgs),
 }
 
 /// Which backbone.
@@ -41,9 +44,12 @@ pub struct BackboneArgs {
 /// Carries a command out; the text to print.
 ///
 /// # Errors
-/// When there is no such preset or file, or the file fits no preset.
+/// When there is no such preset, file or folder, or what is there does not fit.
 pub fn run(command: &InspectCommand) -> Result<String> {
-    let InspectCommand::Backbone(args) = command;
+    let args = match command {
+        InspectCommand::Backbone(args) => args,
+        InspectCommand::Quant(args) => return quant::run(args),
+    };
     let image = args.image.map(usize::from);
     let classes = args.classes.map(|classes| classes as usize);
     // A preset wins over a file of the same name: `./NAME` is always the file.

@@ -6,13 +6,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use quee_quant::Width;
 
-use super::file::{Origin, Quantizers, fingerprint};
-use super::{compare, quality, sensitivity, widths};
+use super::{compare, sensitivity, widths};
 use crate::backend::Device;
 use crate::cancel::Cancel;
 use crate::output::print;
 use crate::recipe::Recipe;
-use crate::run::{Options, calibrate, calibration_pictures};
+use crate::run::{Options, calibrate};
 use crate::stages::prepare::prepare;
 
 /// What to do with the quantizers of a recipe.
@@ -74,29 +73,11 @@ pub fn run(mut recipe: Recipe, options: &Options, args: &QuantizeArgs, cancel: &
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
     let device = Device::open(recipe.backend, &recipe.gpu)?;
     let backbone = prepared.backbone.as_ref();
-    let (plan, outcome) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
-    let pictures = calibration_pictures(&recipe, &prepared);
-    let widths = widths(&recipe.quant);
-    let origin = Origin {
-        version: env!("CARGO_PKG_VERSION").into(),
-        backbone: backbone.name().into(),
-        weights: prepared.weights_origin.clone(),
-        fingerprint: fingerprint(backbone),
-        dataset: prepared.data.name.clone(),
-        pictures: if super::needs_pictures(&recipe.quant) { pictures.to_vec() } else { Vec::new() },
-        settings: recipe.quant.clone(),
-        widths: widths.clone(),
-    };
-    let mut stored = Quantizers {
-        origin,
-        plan: plan.as_ref().clone(),
-        activation_quality: quality::activations(backbone, &plan, &prepared.images(pictures)?, recipe.paths.batch)?,
-        weight_quality: Default::default(),
-    };
+    let (mut stored, outcome) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
     stored.complete(backbone)?;
-    stored.weight_quality = quality::weights(backbone, &stored.plan)?;
     cancel.check()?;
     stored.write(out)?;
+    let widths = widths(&recipe.quant);
     let float = stored.bytes(backbone, Width::FLOAT);
     let mut text = format!("{}: {}, {outcome}\n", out.display(), backbone.name());
     for width in widths {

@@ -26,6 +26,7 @@ pub enum Quantizer {
     DynamicToken,
     Ptq4vit,
     Repq,
+    Combined,
 }
 
 impl Quantizer {
@@ -37,6 +38,7 @@ impl Quantizer {
             Self::DynamicToken => ActQuantizer::DynamicToken,
             Self::Ptq4vit => ActQuantizer::Ptq4vit,
             Self::Repq => ActQuantizer::Repq,
+            Self::Combined => ActQuantizer::Combined,
         }
     }
 

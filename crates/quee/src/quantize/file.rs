@@ -17,6 +17,7 @@ use quee_quant::Width;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::quality;
 use crate::output::write_whole;
 use crate::recipe::Quant;
 
@@ -49,13 +50,18 @@ pub struct Origin {
 /// Signal to noise of what is stored at a place, in decibels, by bits.
 pub type Quality = BTreeMap<String, BTreeMap<u8, f64>>;
 
+/// All that is known of quantizers but the codes themselves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Notes {
-    origin: Origin,
-    plan: PlanNotes,
-    activation_quality: Quality,
-    weight_quality: Quality,
+pub struct Notes {
+    /// What they were made from and with.
+    pub origin: Origin,
+    /// Quantizers of activations, and which layers' weights are stored.
+    pub plan: PlanNotes,
+    /// How well sites hold their values.
+    pub activation_quality: Quality,
+    /// How well codes hold the weights.
+    pub weight_quality: Quality,
 }
 
 /// Quantizers with their history.
@@ -82,6 +88,22 @@ pub fn fingerprint(backbone: &dyn Backbone) -> String {
 }
 
 impl Quantizers {
+    /// A plan, and how well it holds what comes to it from `pictures`.
+    ///
+    /// # Errors
+    /// When the backbone's program fails.
+    pub fn new(
+        origin: Origin,
+        plan: QuantPlan,
+        backbone: &dyn Backbone,
+        pictures: &[f32],
+        batch: usize,
+    ) -> Result<Self> {
+        let activation_quality = quality::activations(backbone, &plan, &origin.widths, pictures, batch)?;
+        let weight_quality = quality::weights(backbone, &plan)?;
+        Ok(Self { origin, plan, activation_quality, weight_quality })
+    }
+
     /// Puts the codes of every layer into the plan, those that are simply rounded included, for all widths that are ready.
     ///
     /// # Errors
@@ -100,7 +122,18 @@ impl Quantizers {
             }
             self.plan.set_layer(&linear.site, layer);
         }
+        self.weight_quality = quality::weights(backbone, &self.plan)?;
         Ok(())
+    }
+
+    /// The notes; appends the tensors to `tensors`.
+    pub fn notes(&self, tensors: &mut Vec<TensorData>) -> Notes {
+        Notes {
+            origin: self.origin.clone(),
+            plan: self.plan.store("", tensors),
+            activation_quality: self.activation_quality.clone(),
+            weight_quality: self.weight_quality.clone(),
+        }
     }
 
     /// Writes the file.
@@ -108,14 +141,8 @@ impl Quantizers {
     /// # Errors
     /// When it cannot be written; then there is no file, or the one before.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut tensors: Vec<TensorData> = Vec::new();
-        let plan = self.plan.store("", &mut tensors);
-        let notes = Notes {
-            origin: self.origin.clone(),
-            plan,
-            activation_quality: self.activation_quality.clone(),
-            weight_quality: self.weight_quality.clone(),
-        };
+        let mut tensors = Vec::new();
+        let notes = self.notes(&mut tensors);
         let notes = serde_json::to_string(&notes).context("the quantizers are not representable in JSON")?;
         let metadata = BTreeMap::from([("format".to_owned(), FORMAT.to_owned()), (NOTES.to_owned(), notes)]);
         write_whole(path, &encode(&tensors, &metadata))

@@ -64,7 +64,7 @@ impl Change {
 
 /// The layers whose normalisation is changed, by site.
 pub fn changed_norms(quant: &Quant, layers: &[LayerSample]) -> BTreeMap<String, Change> {
-    if quant.activations != ActQuantizer::Repq {
+    if !matches!(quant.activations, ActQuantizer::Repq | ActQuantizer::Combined) {
         return BTreeMap::new();
     }
     let with_norm = layers.iter().filter(|sample| sample.norm.is_some());

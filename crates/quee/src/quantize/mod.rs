@@ -64,9 +64,14 @@ pub fn needs_pictures(quant: &Quant) -> bool {
 
 /// Whether samples of inputs and gradients are needed.
 fn needs_samples(quant: &Quant) -> bool {
-    matches!(quant.activations, ActQuantizer::Ptq4vit | ActQuantizer::Repq)
+    is_searched(quant.activations)
         || quant.rounding != Rounding::Nearest
         || quant.bias_correction
+}
+
+/// Whether quantizers are searched with inputs and outputs of the operations.
+fn is_searched(activations: ActQuantizer) -> bool {
+    matches!(activations, ActQuantizer::Ptq4vit | ActQuantizer::Repq | ActQuantizer::Combined)
 }
 
 /// The plan for `pictures` `[n, C, H, W]`, and a few words on it. `say` gets what the user should know meanwhile.
@@ -83,7 +88,9 @@ pub fn calibrate(
     let Request { backbone, quant, .. } = request;
     let mut widths: Vec<Width> = request.widths.iter().copied().filter(|w| !w.is_float()).collect();
     let wider = wider::wider(&quant.wider, backbone, &widths)?;
-    widths.extend(widths.clone().into_iter().flat_map(|width| wider::steps(width)));
+    if !quant.wider.is_empty() {
+        widths.extend(widths.clone().into_iter().filter_map(wider::steps));
+    }
     widths.sort();
     widths.dedup();
     let mut plan = QuantPlan::new(quant.weights, quant.activations);
@@ -111,7 +118,7 @@ pub fn calibrate(
         let changed = layers::changed_norms(quant, &captured.layers);
         layers::weights(quant, &captured.layers, &changed, &bits(Width::weight_bits), &mut plan);
         cancel.check()?;
-        if let ActQuantizer::Ptq4vit | ActQuantizer::Repq = quant.activations {
+        if is_searched(quant.activations) {
             let search = ranges::Search { quantizer: quant.activations, bits: bits(Width::act_bits), observers: &observers };
             search.run(&captured, &changed, cancel, &mut plan)?;
         }

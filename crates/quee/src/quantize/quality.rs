@@ -1,6 +1,6 @@
 //! How well codes hold what they stand for: signal to noise, in decibels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use quee_backbone::{
     Attention, Backbone, ExecError, Executor, Linear, Norm, QuantPlan, Value, forward_plain_operations,
 };
 use quee_cpu::{CpuEngine, Isa};
-use quee_quant::{SiteQuant, WeightQuantizer, Width};
+use quee_quant::{WeightQuantizer, Width, quantize_row_dynamic};
 
 use super::file::Quality;
 
@@ -33,18 +33,19 @@ impl Power {
     }
 }
 
-/// Of the static quantizers of `plan`, on what comes to them in the float program. Nothing where activations are dynamic.
+/// Of every place where `plan` quantizes activations, on what comes to it in the float program, when that runs at `widths`.
 ///
 /// # Errors
-/// When the executor fails.
-pub fn activations(backbone: &dyn Backbone, plan: &QuantPlan, pictures: &[f32], batch: usize) -> Result<Quality> {
-    if !plan.activations.is_static() {
-        return Ok(Quality::new());
-    }
+/// When the executor fails or a place was not calibrated.
+pub fn activations(
+    backbone: &dyn Backbone,
+    plan: &QuantPlan,
+    widths: &[Width],
+    pictures: &[f32],
+    batch: usize,
+) -> Result<Quality> {
     let engine = CpuEngine::new(Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), Isa::best());
-    let sites: BTreeMap<String, Vec<SiteQuant>> =
-        plan.sites().map(|(site, quants)| (site.to_owned(), quants.values().copied().collect())).collect();
-    let mut watch = Watch { inner: engine.executor(), plan, sites, powers: BTreeMap::new() };
+    let mut watch = Watch { inner: engine.executor(), plan, widths, powers: BTreeMap::new() };
     let [c, h, w] = backbone.image_shape();
     for batch in pictures.chunks(batch.max(1) * c * h * w) {
         let images = watch.input(&[batch.len() / (c * h * w), c, h, w], batch)?;
@@ -57,16 +58,30 @@ pub fn activations(backbone: &dyn Backbone, plan: &QuantPlan, pictures: &[f32], 
 struct Watch<'p> {
     inner: quee_cpu::CpuExecutor,
     plan: &'p QuantPlan,
-    sites: BTreeMap<String, Vec<SiteQuant>>,
+    widths: &'p [Width],
     powers: BTreeMap<String, BTreeMap<u8, Power>>,
 }
 
 impl Watch<'_> {
-    fn watch(&mut self, site: &str, values: impl Iterator<Item = f32> + Clone) {
-        for quant in self.sites.get(site).into_iter().flatten() {
-            let power = self.powers.entry(site.to_owned()).or_default().entry(quant.bits()).or_default();
-            values.clone().for_each(|x| power.add(x, quant.value(x)));
+    /// Rows that share a scale where it is dynamic.
+    fn watch<'r>(&mut self, site: &str, rows: impl Iterator<Item = &'r [f32]> + Clone) -> Result<(), ExecError> {
+        let of = |&width: &Width| self.plan.width_at(site, width).act_bits();
+        let bits: BTreeSet<u8> = self.widths.iter().map(of).collect();
+        for bits in bits {
+            let fixed = self.plan.site(site, bits)?;
+            let power = self.powers.entry(site.to_owned()).or_default().entry(bits).or_default();
+            let mut codes = Vec::new();
+            for row in rows.clone() {
+                if let Some(quant) = fixed {
+                    row.iter().for_each(|&x| power.add(x, quant.value(x)));
+                    continue;
+                }
+                codes.resize(row.len(), 0);
+                let (quant, _) = quantize_row_dynamic(row, bits, &mut codes);
+                row.iter().zip(&codes).for_each(|(&x, &code)| power.add(x, quant.value(code)));
+            }
         }
+        Ok(())
     }
 }
 
@@ -83,7 +98,7 @@ impl Executor for Watch<'_> {
 
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
         let values = self.inner.read(x)?;
-        self.watch(&linear.site, values.iter().copied());
+        self.watch(&linear.site, values.chunks_exact(linear.inputs.max(1)))?;
         self.inner.linear(x, linear)
     }
 
@@ -91,24 +106,33 @@ impl Executor for Watch<'_> {
         let changed = self.plan.norm(&linear.site, norm);
         let normed = self.inner.layer_norm(x, changed.as_ref().unwrap_or(norm))?;
         let values = self.inner.read(&normed)?;
-        self.watch(&linear.site, values.iter().copied());
+        self.watch(&linear.site, values.chunks_exact(linear.inputs.max(1)))?;
         self.inner.norm_linear(x, norm, linear)
     }
 
     fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let values = self.inner.read(qkv)?;
-        let width = attention.heads * attention.head_dim;
-        let operands = [AttentionOperand::Query, AttentionOperand::Key, AttentionOperand::Value];
-        for (third, operand) in operands.into_iter().enumerate() {
-            let part = values.chunks_exact(3 * width).flat_map(|row| &row[third * width..(third + 1) * width]).copied();
-            self.watch(&attention.operand_site(operand), part);
+        let (heads, d) = (attention.heads, attention.head_dim);
+        let tokens = self.inner.shape(qkv)?[1];
+        for (third, operand) in [AttentionOperand::Query, AttentionOperand::Key].into_iter().enumerate() {
+            let rows = values.chunks_exact(d).skip(third * heads).enumerate();
+            let rows = rows.filter(|(at, _)| at % (3 * heads) < heads).map(|(_, row)| row);
+            self.watch(&attention.operand_site(operand), rows)?;
         }
+        // All tokens of a head share a scale.
+        let mut gathered = Vec::with_capacity(values.len() / 3);
+        for (sample, head) in values.chunks_exact(tokens * 3 * heads * d).flat_map(|s| (0..heads).map(move |h| (s, h))) {
+            let token = |t: usize| &sample[(t * 3 + 2) * heads * d + head * d..][..d];
+            (0..tokens).for_each(|t| gathered.extend_from_slice(token(t)));
+        }
+        self.watch(&attention.operand_site(AttentionOperand::Value), gathered.chunks_exact(tokens * d))?;
         self.inner.attention_scores(qkv, attention)
     }
 
     fn attention_values(&mut self, p: &Value, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let values = self.inner.read(p)?;
-        self.watch(&attention.operand_site(AttentionOperand::Probabilities), values.iter().copied());
+        let tokens = self.inner.shape(p)?[3];
+        self.watch(&attention.operand_site(AttentionOperand::Probabilities), values.chunks_exact(tokens))?;
         self.inner.attention_values(p, qkv, attention)
     }
 }

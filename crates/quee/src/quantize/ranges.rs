@@ -18,8 +18,9 @@ use rayon::prelude::*;
 use super::layers::Change;
 use crate::cancel::Cancel;
 
-/// Steps of the grids that are searched.
-const STEPS: usize = 24;
+/// Steps of the grid of a whole range, and of each of its ends afterwards.
+const STEPS: usize = 16;
+const END_STEPS: usize = 8;
 /// Smallest range of a grid, as a share of the range seen.
 const SMALLEST: f32 = 0.2;
 /// The least value of GELU, with its sign turned.
@@ -29,7 +30,7 @@ const MOST_SHIFT: u8 = 12;
 
 /// A search over all places.
 pub struct Search<'a> {
-    /// PTQ4ViT or RepQ-ViT.
+    /// One that is searched.
     pub quantizer: ActQuantizer,
     /// Numbers of activation bits.
     pub bits: Vec<u8>,
@@ -70,30 +71,42 @@ impl Search<'_> {
     /// The quantizers of a linear layer's input.
     fn layer(&self, executor: &mut dyn Executor, sample: &LayerSample, change: Option<&Change>) -> Result<Found> {
         let site = &sample.linear.site;
-        if let Some(change) = change {
+        let mut own = RangeObserver::default();
+        let changed = change.map(|change| change.apply(&sample.inputs));
+        let (inputs, observer) = match &changed {
             // Changed inputs are new values: their ranges follow from the rows that were kept.
-            let mut observer = RangeObserver::default();
-            observer.observe(&change.apply(&sample.inputs));
-            return Ok(self.by_values(site, &observer));
-        }
-        let observer = &self.observers[site];
+            Some(changed) => {
+                own.observe(changed);
+                (changed, &own)
+            }
+            None => (&sample.inputs, &self.observers[site]),
+        };
         if self.quantizer == ActQuantizer::Repq {
             return Ok(self.by_values(site, observer));
         }
         let (rows, k) = (sample.rows(), sample.linear.inputs);
         let plain = Linear { bias: None, ..sample.linear.clone() };
         let mut error = |quant: &SiteQuant| {
-            let difference: Vec<f32> = sample.inputs.iter().map(|&x| quant.value(x) - x).collect();
+            let mut difference = quant.errors(inputs);
+            if let Some(change) = change {
+                // The weights that see changed inputs are larger by the factors.
+                let rows = difference.chunks_exact_mut(k.max(1));
+                rows.for_each(|row| row.iter_mut().zip(&change.factor).for_each(|(x, f)| *x *= f));
+            }
             let x = executor.input(&[rows, k], &difference)?;
             let y = executor.linear(&x, &plain)?;
             Ok(weighted(&executor.read(&y)?, &sample.gradients))
         };
         let mut found = Vec::new();
         for &bits in &self.bits {
-            let quant = if sample.after_gelu {
-                least(gelu_twins(observer.range().1, bits), &mut error)?.0
-            } else {
-                uniform(observer.range(), bits, &mut error)?
+            let twins = || gelu_twins(observer.range().1, bits);
+            let quant = match (sample.after_gelu, self.quantizer) {
+                (true, ActQuantizer::Combined) => {
+                    let uniform = uniform(observer.range(), bits, &mut error)?;
+                    least(twins().into_iter().chain([uniform]).collect(), &mut error)?
+                }
+                (true, _) => least(twins(), &mut error)?,
+                (false, _) => uniform(observer.range(), bits, &mut error)?,
             };
             found.push((site.clone(), quant));
         }
@@ -119,20 +132,24 @@ impl Search<'_> {
         let site = sample.attention.operand_site(AttentionOperand::Probabilities);
         let most = self.observers[&site].range().1.max(f32::MIN_POSITIVE * 1e6);
         for &bits in &self.bits {
+            let by_gradient = self.quantizer != ActQuantizer::Repq;
+            let mut error = |quant: &SiteQuant| probability_error(executor, sample, quant, by_gradient);
             let candidates = match self.quantizer {
                 ActQuantizer::Repq => powers(most, bits),
+                ActQuantizer::Combined => {
+                    let uniform = uniform((0.0, most), bits, &mut error)?;
+                    [softmax_twins(most, bits), powers(most, bits), vec![uniform]].concat()
+                }
                 _ => softmax_twins(most, bits),
             };
-            let by_gradient = self.quantizer == ActQuantizer::Ptq4vit;
-            let mut error = |quant: &SiteQuant| probability_error(executor, sample, quant, by_gradient);
-            found.push((site.clone(), least(candidates, &mut error)?.0));
+            found.push((site.clone(), least(candidates, &mut error)?));
         }
         Ok(found)
     }
 
-    /// Uniform quantizers with the least squared error of the values themselves.
+    /// Uniform quantizers that cut off very few values.
     fn by_values(&self, site: &str, observer: &RangeObserver) -> Found {
-        let quant = |&bits: &u8| (site.to_owned(), SiteQuant::Uniform(observer.quant(ActQuantizer::Mse, bits)));
+        let quant = |&bits: &u8| (site.to_owned(), SiteQuant::Uniform(observer.gentle(bits)));
         self.bits.iter().map(quant).collect()
     }
 }
@@ -148,7 +165,8 @@ fn operand_error(executor: &mut dyn Executor, sample: &AttentionSample, third: u
     let width = sample.attention.heads * sample.attention.head_dim;
     let mut qkv = sample.qkv.clone();
     for row in qkv.chunks_exact_mut(3 * width) {
-        row[third * width..(third + 1) * width].iter_mut().for_each(|x| *x = quant.value(*x) - *x);
+        let part = &mut row[third * width..(third + 1) * width];
+        part.copy_from_slice(&quant.errors(part));
     }
     let qkv = executor.input(&[b, t, 3 * width], &qkv)?;
     if third < 2 {
@@ -169,7 +187,7 @@ fn probability_error(
 ) -> Result<f64> {
     let (b, t) = (sample.pictures, sample.tokens);
     let width = sample.attention.heads * sample.attention.head_dim;
-    let difference: Vec<f32> = sample.probabilities.iter().map(|&x| quant.value(x) - x).collect();
+    let difference = quant.errors(&sample.probabilities);
     let probabilities = executor.input(&[b, sample.attention.heads, t, t], &difference)?;
     let qkv = executor.input(&[b, t, 3 * width], &sample.qkv)?;
     let mixed = executor.attention_values(&probabilities, &qkv, &sample.attention)?;
@@ -179,8 +197,8 @@ fn probability_error(
 
 type ErrorOf<'a> = dyn FnMut(&SiteQuant) -> Result<f64> + 'a;
 
-/// The candidate with the least error, the first of equal ones, and its error.
-fn least(candidates: Vec<SiteQuant>, error: &mut ErrorOf) -> Result<(SiteQuant, f64)> {
+/// The candidate with the least error, the first of equal ones.
+fn least(candidates: Vec<SiteQuant>, error: &mut ErrorOf) -> Result<SiteQuant> {
     let mut best: Option<(SiteQuant, f64)> = None;
     for quant in candidates {
         let e = error(&quant)?;
@@ -188,12 +206,12 @@ fn least(candidates: Vec<SiteQuant>, error: &mut ErrorOf) -> Result<(SiteQuant, 
             best = Some((quant, e));
         }
     }
-    Ok(best.expect("one candidate at least"))
+    Ok(best.expect("one candidate at least").0)
 }
 
-/// Shares of a range from all of it downwards.
-fn shares() -> impl Iterator<Item = f32> {
-    (0..STEPS).map(|i| 1.0 - (1.0 - SMALLEST) * i as f32 / (STEPS - 1) as f32)
+/// Shares of a range from all of it downwards, evenly on a logarithmic scale.
+fn shares(steps: usize) -> impl Iterator<Item = f32> {
+    (0..steps).map(move |i| SMALLEST.powf(i as f32 / (steps - 1) as f32))
 }
 
 /// The best uniform quantizer inside a range: both ends are drawn in together, then each alone.
@@ -207,18 +225,18 @@ fn uniform((lo, hi): (f32, f32), bits: u8, error: &mut ErrorOf) -> Result<SiteQu
         }
         Ok(())
     };
-    shares().try_for_each(|share| attempt(lo * share, hi * share, &mut best))?;
+    shares(STEPS).try_for_each(|share| attempt(lo * share, hi * share, &mut best))?;
     let (_, both_lo, both_hi) = best;
-    shares().try_for_each(|share| attempt(both_lo * share, both_hi, &mut best))?;
+    shares(END_STEPS).skip(1).try_for_each(|share| attempt(both_lo * share, both_hi, &mut best))?;
     let (_, lo, _) = best;
-    shares().try_for_each(|share| attempt(lo, both_hi * share, &mut best))?;
+    shares(END_STEPS).skip(1).try_for_each(|share| attempt(lo, both_hi * share, &mut best))?;
     Ok(quant(best.1, best.2))
 }
 
 /// Twins whose large steps reach parts of `most`, and whose small steps reach about as deep as GELU does.
 fn gelu_twins(most: f32, bits: u8) -> Vec<SiteQuant> {
     let half = (1u32 << (bits - 1)) as f32;
-    let twins = shares().flat_map(|share| {
+    let twins = shares(STEPS).flat_map(|share| {
         let large = (most * share / (half - 1.0)).max(1e-6);
         let exact = (large * half / GELU_DEPTH).log2();
         (-1..=1).map(move |more| {

@@ -9,7 +9,7 @@ mod tensors;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use quee_backbone::QuantPlan;
+use crate::quantize::file::Quantizers;
 use quee_policy::summary::Summary;
 use quee_policy::tree::PathTree;
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub struct Study {
     /// Data, splits, backbone.
     pub prepared: Arc<Prepared>,
     /// Quantizers.
-    pub plan: Arc<QuantPlan>,
+    pub quantizers: Arc<Quantizers>,
     /// Paths.
     pub tree: Arc<PathTree>,
     /// Features of all runs.
@@ -64,6 +64,7 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     folder.write("recipe.toml", toml::to_string(&study.recipe)?.as_bytes())?;
     folder.write("env.json", &json(&study.environment)?)?;
     folder.write("splits.json", &json(&study.prepared.splits)?)?;
+    folder.write("quant.json", &json(&study.quantizers.notes(&mut Vec::new()))?)?;
     folder.write("curve.csv", csv::curve(study).as_bytes())?;
     folder.write("predictor.csv", csv::predictor(study).as_bytes())?;
     folder.write("summary.json", &json(&summary::summary(study))?)?;
