@@ -43,6 +43,10 @@ reproduce NAME *ARGS:
 ladder NAME *ARGS:
     @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
 
+# Make, compare or look into quantizers: just quantize cifar10 --compare --data DIR --weights FILE; just quantize digits --out FILE
+quantize NAME *ARGS:
+    @shift; {{ quee }} quantize experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
+
 # Print a recipe with every default filled in
 show RECIPE *ARGS:
     {{ quee }} recipe show{{ settings }} "$@"

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use quee::recipe;
+use quee::backend::Device;
+use quee::cancel::Cancel;
+use quee::quantize;
+use quee::recipe::{self, Backend};
 use quee::stages::prepare::{Prepared, prepare};
 use quee::stages::walk::Program;
 use quee_backbone::architecture;
@@ -85,6 +88,36 @@ fn eight_bits_agree_for_every_quantizer() {
         assert!(same >= 0.995, "{activations:?}: same answer for {same}");
         // A code that falls on the other side of an edge moves logits by about one step; 8 bits have 255 of them.
         assert!(difference <= 0.02, "{activations:?}: logits differ by {difference}");
+    }
+}
+
+/// The plan of a recipe that says so.
+fn recipe_plan(prepared: &Prepared, settings: &[&str], width: Width) -> QuantPlan {
+    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    let recipe = recipe::load(&workspace().join(DIGITS), None, &settings).unwrap();
+    let device = Device::open(Backend::Cpu, &recipe.gpu).unwrap();
+    let request =
+        quantize::Request { backbone: prepared.backbone.as_ref(), quant: &recipe.quant, widths: &[width], batch: 32 };
+    let pictures = prepared.images(&prepared.splits.exit_train[..64]).unwrap();
+    quantize::calibrate(request, &device, &pictures, &Cancel::default(), &|_| ()).unwrap().0
+}
+
+/// Uneven codes, changed normalisations, fitted weights and biases mean the same in integers and in the simulation.
+#[test]
+fn searched_quantizers_agree_at_every_width() {
+    let prepared = digits();
+    let fitted = ["quant.rounding=gptq", "quant.bias_correction=true", "quant.wider=[\"*.softmax\"]"];
+    for activations in ["ptq4vit", "repq", "combined"] {
+        for (bits, least) in [(8, 0.995), (6, 0.99), (4, 0.97), (3, 0.95)] {
+            let width = Width::new(bits, bits).unwrap();
+            let setting = format!("quant.activations={activations}");
+            let mut settings = vec![setting.as_str()];
+            if bits == 4 {
+                settings.extend(fitted);
+            }
+            let (same, _) = compare(&prepared, recipe_plan(&prepared, &settings, width), width);
+            assert!(same >= least, "{activations} at {width}: same answer for {same}");
+        }
     }
 }
 

@@ -98,9 +98,7 @@ impl PartCost {
                 let width = self.wider.at(&op.site, width);
                 u64::from(width.weight_bits()) * u64::from(width.act_bits())
             }
-            OpKind::Product if op.op == "attention_scores" => {
-                act(AttentionOperand::Query) * act(AttentionOperand::Key)
-            }
+            OpKind::Product if op.op == "attention_scores" => act(AttentionOperand::Query) * act(AttentionOperand::Key),
             OpKind::Product => act(AttentionOperand::Probabilities) * act(AttentionOperand::Value),
             OpKind::Float => FLOAT_BITS * FLOAT_BITS,
             OpKind::Norm | OpKind::Gelu | OpKind::Elementwise | OpKind::Move => 0,

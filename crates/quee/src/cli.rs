@@ -15,8 +15,8 @@ use crate::output::print;
 use crate::recipe::{self, Recipe};
 use crate::training::{self, TrainingArgs};
 use crate::{
-    backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, quantize, run, tune_command,
-    weights_command,
+    backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, quantize, run,
+    tune_command, weights_command,
 };
 
 /// What is written to the standard error stream where `QUEE_LOG` does not say.

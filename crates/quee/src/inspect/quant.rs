@@ -80,7 +80,8 @@ fn text(notes: &Notes) -> String {
         }
     }
     if weight_quality.is_empty() {
-        return out + "\nWeights are rounded when they are first used; `quee quantize --out FILE` stores and measures them.\n";
+        return out
+            + "\nWeights are rounded when they are first used; `quee quantize --out FILE` stores and measures them.\n";
     }
     out += "\nWeights, signal to noise in dB\n";
     out += &format!("  {:30}  {:>11}  {:4}  {:>7}\n", "layer", "shape", "bits", "dB");
@@ -106,6 +107,8 @@ fn described(quant: &SiteQuant) -> String {
             let where_small = if twin.signed { "below 0" } else { "near 0" };
             format!("steps of {:.4e} {where_small}, of {:.4e} elsewhere", twin.small, twin.large())
         }
-        SiteQuant::LogSqrt2(log) => format!("{} powers of the root of 2 from {:.4} down, and 0", log.codes(), log.scale),
+        SiteQuant::LogSqrt2(log) => {
+            format!("{} powers of the root of 2 from {:.4} down, and 0", log.codes(), log.scale)
+        }
     }
 }

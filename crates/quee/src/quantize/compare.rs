@@ -205,7 +205,8 @@ fn spread(values: &[f64]) -> f64 {
 }
 
 fn text(cells: &[Cell]) -> String {
-    let mut out = "\n  quantizer      width   accuracy   spread  loss (paired 95%), points  as float  seconds\n".to_owned();
+    let mut out =
+        "\n  quantizer      width   accuracy   spread  loss (paired 95%), points  as float  seconds\n".to_owned();
     for cell in cells {
         let (loss, error) = cell.loss;
         out += &format!(
@@ -226,7 +227,8 @@ fn text(cells: &[Cell]) -> String {
 
 fn csv(prepared: &Prepared, cells: &[Cell], float: f64) -> String {
     let mut out =
-        "dataset,quantizer,width,accuracy,spread,loss_points,loss_standard_error,same_as_float,calibration_s\n".to_owned();
+        "dataset,quantizer,width,accuracy,spread,loss_points,loss_standard_error,same_as_float,calibration_s\n"
+            .to_owned();
     let name = &prepared.data.name;
     out += &format!("{name},float,float,{float},0,0,0,1,0\n");
     for cell in cells {

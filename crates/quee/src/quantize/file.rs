@@ -9,15 +9,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::layers::linears;
 use quee_backbone::quant_file::PlanNotes;
 use quee_backbone::tensor_file::{TensorData, encode};
-use quee_backbone::{Backbone, LayerPlan, QuantPlan};
+use quee_backbone::{Backbone, QuantPlan};
 use quee_quant::Width;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::quality;
+use super::{layers, quality};
 use crate::output::write_whole;
 use crate::recipe::Quant;
 
@@ -104,24 +103,13 @@ impl Quantizers {
         Ok(Self { origin, plan, activation_quality, weight_quality })
     }
 
-    /// Puts the codes of every layer into the plan, those that are simply rounded included, for all widths that are ready.
+    /// Puts the codes of every layer into the plan, those that are simply rounded included, for all widths that are ready. The backbone's own
+    /// classifier stays in floats, as all exits do.
     ///
     /// # Errors
     /// When the program of the backbone fails.
     pub fn complete(&mut self, backbone: &dyn Backbone) -> Result<()> {
-        let mut bits: Vec<u8> = self.origin.widths.iter().map(|width| width.weight_bits()).collect();
-        bits.sort_unstable();
-        bits.dedup();
-        for linear in linears(backbone)? {
-            if self.plan.layers().any(|(site, _)| site == linear.site) {
-                continue;
-            }
-            let mut layer = LayerPlan::default();
-            for &bits in &bits {
-                layer.weights.insert(bits, self.plan.weight(&linear, bits)?);
-            }
-            self.plan.set_layer(&linear.site, layer);
-        }
+        layers::store(&mut self.plan, backbone, &self.origin.widths)?;
         self.weight_quality = quality::weights(backbone, &self.plan)?;
         Ok(())
     }
@@ -192,11 +180,16 @@ impl Quantizers {
         ];
         for (key, same, value) in same {
             if !same {
-                bail!("{file}: made with `quant.{key}` = {}; hint: change the recipe, or make quantizers with it", value.to_lowercase());
+                bail!(
+                    "{file}: made with `quant.{key}` = {}; hint: change the recipe, or make quantizers with it",
+                    value.to_lowercase()
+                );
             }
         }
         if let Some(width) = widths.iter().find(|width| !self.origin.widths.contains(width)) {
-            bail!("{file}: not made for {width}; hint: make quantizers with `quant.widths` and `quant.static_widths` of this recipe");
+            bail!(
+                "{file}: not made for {width}; hint: make quantizers with `quant.widths` and `quant.static_widths` of this recipe"
+            );
         }
         Ok(())
     }

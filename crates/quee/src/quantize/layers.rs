@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quee_backbone::{LayerPlan, LayerWeight, QuantPlan};
+use quee_backbone::layers::linears;
+use quee_backbone::{Backbone, ExecError, LayerPlan, LayerWeight, QuantPlan};
 use quee_quant::gptq::gptq;
-use quee_quant::{ActQuantizer, QuantWeight};
+use quee_quant::{ActQuantizer, QuantWeight, Width};
 use quee_train::capture::{LayerSample, Moments};
 use rayon::prelude::*;
 
@@ -87,6 +88,29 @@ pub fn weights(
     for (sample, layer) in chosen.iter().zip(made) {
         plan.set_layer(&sample.linear.site, layer);
     }
+}
+
+/// Puts the codes of all other layers into `plan`, simply rounded, at the bits that `widths` come to. The classifier stays in floats.
+///
+/// # Errors
+/// When the program of the backbone fails.
+pub fn store(plan: &mut QuantPlan, backbone: &dyn Backbone, widths: &[Width]) -> Result<(), ExecError> {
+    for linear in linears(backbone)? {
+        let site = &linear.site;
+        if *site == backbone.head().site || plan.layers().any(|(known, _)| known == site) {
+            continue;
+        }
+        let mut layer = LayerPlan::default();
+        for &width in widths {
+            for bits in [width.weight_bits(), plan.width_at(site, width).weight_bits()] {
+                if !layer.weights.contains_key(&bits) {
+                    layer.weights.insert(bits, plan.weight(&linear, bits)?);
+                }
+            }
+        }
+        plan.set_layer(site, layer);
+    }
+    Ok(())
 }
 
 fn layer(quant: &Quant, sample: &LayerSample, change: Option<&Change>, bits: &[u8]) -> LayerPlan {

@@ -50,8 +50,14 @@ pub struct Request<'a> {
 
 /// Every width that a recipe runs at.
 pub fn widths(quant: &Quant) -> Vec<Width> {
-    let mut widths: Vec<Width> =
-        quant.widths.iter().chain(&quant.static_widths).chain([&quant.stem]).copied().filter(|w| !w.is_float()).collect();
+    let mut widths: Vec<Width> = quant
+        .widths
+        .iter()
+        .chain(&quant.static_widths)
+        .chain([&quant.stem])
+        .copied()
+        .filter(|w| !w.is_float())
+        .collect();
     widths.sort();
     widths.dedup();
     widths
@@ -64,9 +70,7 @@ pub fn needs_pictures(quant: &Quant) -> bool {
 
 /// Whether samples of inputs and gradients are needed.
 fn needs_samples(quant: &Quant) -> bool {
-    is_searched(quant.activations)
-        || quant.rounding != Rounding::Nearest
-        || quant.bias_correction
+    is_searched(quant.activations) || quant.rounding != Rounding::Nearest || quant.bias_correction
 }
 
 /// Whether quantizers are searched with inputs and outputs of the operations.
@@ -108,7 +112,9 @@ pub fn calibrate(
     }
     if needs_samples(quant) {
         let config = CaptureConfig { rows: ROWS, seed: SEED };
-        let captured = capture(backbone, pictures, &config, || Ok::<_, anyhow::Error>(cancel.check()?))?;
+        let mut captured = capture(backbone, pictures, &config, || Ok::<_, anyhow::Error>(cancel.check()?))?;
+        // Classifiers are in floats.
+        captured.layers.retain(|sample| sample.linear.site != backbone.head().site);
         let bits = |of: fn(Width) -> u8| {
             let mut bits: Vec<u8> = widths.iter().map(|&width| of(width)).collect();
             bits.sort_unstable();
@@ -119,7 +125,8 @@ pub fn calibrate(
         layers::weights(quant, &captured.layers, &changed, &bits(Width::weight_bits), &mut plan);
         cancel.check()?;
         if is_searched(quant.activations) {
-            let search = ranges::Search { quantizer: quant.activations, bits: bits(Width::act_bits), observers: &observers };
+            let search =
+                ranges::Search { quantizer: quant.activations, bits: bits(Width::act_bits), observers: &observers };
             search.run(&captured, &changed, cancel, &mut plan)?;
         }
     }

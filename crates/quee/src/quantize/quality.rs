@@ -49,7 +49,11 @@ pub fn activations(
     let [c, h, w] = backbone.image_shape();
     for batch in pictures.chunks(batch.max(1) * c * h * w) {
         let images = watch.input(&[batch.len() / (c * h * w), c, h, w], batch)?;
-        backbone.forward(&mut watch, &images)?;
+        // Classifiers are in floats.
+        let mut tokens = backbone.stem(&mut watch, &images)?;
+        for block in 0..backbone.depth() {
+            tokens = backbone.block(block, &mut watch, &tokens)?;
+        }
     }
     let decibels = |of_site: BTreeMap<u8, Power>| of_site.into_iter().map(|(bits, p)| (bits, p.decibels())).collect();
     Ok(watch.powers.into_iter().map(|(site, of_site)| (site, decibels(of_site))).collect())
@@ -121,7 +125,8 @@ impl Executor for Watch<'_> {
         }
         // All tokens of a head share a scale.
         let mut gathered = Vec::with_capacity(values.len() / 3);
-        for (sample, head) in values.chunks_exact(tokens * 3 * heads * d).flat_map(|s| (0..heads).map(move |h| (s, h))) {
+        for (sample, head) in values.chunks_exact(tokens * 3 * heads * d).flat_map(|s| (0..heads).map(move |h| (s, h)))
+        {
             let token = |t: usize| &sample[(t * 3 + 2) * heads * d + head * d..][..d];
             (0..tokens).for_each(|t| gathered.extend_from_slice(token(t)));
         }

@@ -160,7 +160,12 @@ fn weighted(x: &[f32], weights: &[f32]) -> f64 {
 }
 
 /// What quantizing queries (0), keys (1) or values (2) does to the output of their product.
-fn operand_error(executor: &mut dyn Executor, sample: &AttentionSample, third: usize, quant: &SiteQuant) -> Result<f64> {
+fn operand_error(
+    executor: &mut dyn Executor,
+    sample: &AttentionSample,
+    third: usize,
+    quant: &SiteQuant,
+) -> Result<f64> {
     let (b, t) = (sample.pictures, sample.tokens);
     let width = sample.attention.heads * sample.attention.head_dim;
     let mut qkv = sample.qkv.clone();

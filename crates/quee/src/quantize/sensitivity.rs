@@ -5,6 +5,7 @@ use quee_backbone::{Executor, QuantPlan, Wider};
 use quee_quant::Width;
 use rayon::prelude::*;
 
+use super::layers::store;
 use super::wider::sites;
 use super::{calibrate, widths};
 use crate::backend::Device;
@@ -25,12 +26,19 @@ struct Row {
 ///
 /// # Errors
 /// When something from outside is missing or wrong, or on a wish to stop.
-pub fn measure(recipe: Recipe, options: &Options, pictures: Option<usize>, csv: bool, cancel: &Cancel) -> Result<String> {
+pub fn measure(
+    recipe: Recipe,
+    options: &Options,
+    pictures: Option<usize>,
+    csv: bool,
+    cancel: &Cancel,
+) -> Result<String> {
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
     let device = Device::open(recipe.backend, &recipe.gpu)?;
     let rest = Width::new(8, 8).expect("8 bits are a width");
-    let measured = widths(&recipe.quant);
-    let mut all = measured.clone();
+    let mut measured = recipe.quant.widths.clone();
+    measured.retain(|width| !width.is_float());
+    let mut all = widths(&recipe.quant);
     all.push(rest);
     let chosen = calibration_pictures(&recipe, &prepared);
     let made_with = prepared.images(chosen)?;
@@ -40,7 +48,9 @@ pub fn measure(recipe: Recipe, options: &Options, pictures: Option<usize>, csv: 
         widths: &all,
         batch: recipe.paths.batch,
     };
-    let (plan, _) = calibrate(request, &device, &made_with, cancel, &|text| eprintln!("{text}"))?;
+    let (mut plan, _) = calibrate(request, &device, &made_with, cancel, &|text| eprintln!("{text}"))?;
+    // Rounded once, not for every place anew.
+    store(&mut plan, prepared.backbone.as_ref(), &all)?;
 
     // Of the same split, and not used for anything else here.
     let exit_train = &prepared.splits.exit_train;
@@ -82,12 +92,19 @@ fn probabilities(
 ) -> Result<Vec<f32>> {
     let mut executor = device.engine(plan.clone().into()).executor()?;
     let executor: &mut dyn Executor = executor.as_mut();
-    executor.set_width(width)?;
-    let [c, h, w] = prepared.backbone.image_shape();
+    let backbone = prepared.backbone.as_ref();
+    let [c, h, w] = backbone.image_shape();
     let mut all = Vec::new();
     for images in images.chunks(batch * c * h * w) {
         let x = executor.input(&[images.len() / (c * h * w), c, h, w], images)?;
-        let logits = prepared.backbone.forward(executor, &x)?;
+        executor.set_width(width)?;
+        let mut tokens = backbone.stem(executor, &x)?;
+        for block in 0..backbone.depth() {
+            tokens = backbone.block(block, executor, &tokens)?;
+        }
+        executor.set_width(Width::FLOAT)?;
+        let features = backbone.features(executor, &tokens)?;
+        let logits = executor.linear(&features, backbone.head())?;
         for row in executor.read(&logits)?.chunks_exact(prepared.backbone.classes()) {
             let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f32 = row.iter().map(|x| (x - top).exp()).sum();
@@ -124,7 +141,8 @@ fn text(rows: &[Row], widths: &[Width], base: f64, pictures: usize, recipe: &Rec
 
 fn csv_text(rows: &[Row], widths: &[Width], base: f64) -> String {
     let mut out = "place,width,divergence_millinats,divergence_of_w8a8_millinats\n".to_owned();
-    for (row, (width, x)) in rows.iter().flat_map(|row| widths.iter().zip(&row.divergence).map(move |pair| (row, pair))) {
+    for (row, (width, x)) in rows.iter().flat_map(|row| widths.iter().zip(&row.divergence).map(move |pair| (row, pair)))
+    {
         out += &format!("{},{width},{x},{base}\n", row.site);
     }
     out

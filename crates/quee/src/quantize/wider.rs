@@ -21,7 +21,8 @@ pub fn steps(width: Width) -> Option<Width> {
 /// Names of all places where values are quantized: linear layers, and the operands of attention.
 pub fn sites(cost: &BackboneCost) -> Vec<String> {
     let mut sites = Vec::new();
-    for op in cost.parts().flat_map(|part| &part.ops) {
+    // Classifiers are in floats.
+    for op in std::iter::once(&cost.stem).chain(&cost.blocks).flat_map(|part| &part.ops) {
         // What an attention is called; its operands add to that.
         let operand = |operand| {
             let attention = Attention { site: op.site.clone(), heads: 1, head_dim: 1, scale: 1.0 };
@@ -32,7 +33,9 @@ pub fn sites(cost: &BackboneCost) -> Vec<String> {
             (OpKind::Product, "attention_scores") => {
                 sites.extend([AttentionOperand::Query, AttentionOperand::Key].map(operand));
             }
-            (OpKind::Product, _) => sites.extend([AttentionOperand::Value, AttentionOperand::Probabilities].map(operand)),
+            (OpKind::Product, _) => {
+                sites.extend([AttentionOperand::Value, AttentionOperand::Probabilities].map(operand))
+            }
             _ => {}
         }
     }
@@ -115,8 +118,9 @@ mod tests {
     fn every_place_of_a_backbone_can_be_named() {
         let backbone = presets::find("vit_d6_w80_p2_8").unwrap().skeleton(10);
         let sites = sites(&BackboneCost::count(&*backbone).unwrap());
-        assert_eq!(sites.len(), 2 + 6 * 8);
-        let wider = wider(&["blocks.0.*".into(), "*.softmax".into()], &*backbone, &[width("w3a3"), width("w8a8")]).unwrap();
+        assert_eq!(sites.len(), 1 + 6 * 8);
+        let wider =
+            wider(&["blocks.0.*".into(), "*.softmax".into()], &*backbone, &[width("w3a3"), width("w8a8")]).unwrap();
         assert_eq!(wider.sites().count(), 8 + 5);
         assert_eq!(wider.at("blocks.0.mlp.fc2", width("w3a3")), width("w5a5"));
         assert_eq!(wider.at("blocks.0.mlp.fc2", width("w8a8")), width("w8a8"));

@@ -8,8 +8,8 @@ mod tensors;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
 use crate::quantize::file::Quantizers;
+use anyhow::{Context, Result};
 use quee_policy::summary::Summary;
 use quee_policy::tree::PathTree;
 use serde::Serialize;
