@@ -159,6 +159,12 @@ fn quantizers_are_compared_and_places_measured() {
     assert!(accuracy("float", "float") - accuracy("combined", "w8a8") < 0.01, "{page}");
     assert!(accuracy("combined", "w3a3") > accuracy("minmax", "w3a3"), "{page}");
 
+    let output = quee(&["quantize", DIGITS, "--speed", "--widths", "w4a4", "--quantizers", "minmax,repq", "--csv"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<&str> = page.lines().collect();
+    assert!(rows.len() == 3 && rows[1].starts_with("minmax,w4a4,") && rows[1].ends_with(",1"), "{page}");
+
     let output = quee(&["quantize", DIGITS, "--sensitivity", "--widths", "w2a2", "--pictures", "40", "--csv"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let page = String::from_utf8(output.stdout).unwrap();

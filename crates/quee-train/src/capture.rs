@@ -115,13 +115,6 @@ pub fn capture<E: From<TrainError>>(
     Ok(all)
 }
 
-/// What one operation has seen, on the host.
-enum Record {
-    Linear { linear: Linear, norm: Option<Norm>, after_gelu: bool, input: Seen, gradient: Vec<f32> },
-    Scores { attention: Attention, qkv: Seen, gradient: Vec<f32> },
-    Values { probabilities: Vec<f32>, gradient: Vec<f32> },
-}
-
 struct Seen {
     shape: Vec<usize>,
     values: Vec<f32>,
@@ -154,7 +147,7 @@ fn run(
     let targets = soft_labels(answers, classes, 0.0);
     let targets = two("targets", &watch.inner.input(&[count, classes], &targets)?)?;
     let gradients = cross_entropy(logits, targets).backward();
-    watch.seen.into_iter().map(|seen| seen.fetch(&gradients)).collect()
+    watch.seen.into_iter().map(|seen| Ok((seen.kind, seen.probe.read(&gradients)?))).collect()
 }
 
 /// The class at `at`, in 0..1, on the line of cumulated probabilities.
@@ -216,24 +209,22 @@ struct Operation {
     probe: Probe,
 }
 
+/// What went into it, on the host.
 enum Kind {
-    Linear { linear: Linear, norm: Option<Norm>, after_gelu: bool, input: Seen },
+    Linear(Box<SeenLayer>),
     Scores { attention: Attention, qkv: Seen },
     Values { probabilities: Seen },
 }
 
-impl Operation {
-    fn fetch(self, gradients: &Gradients) -> Result<Record, TrainError> {
-        let gradient = self.probe.read(gradients)?;
-        Ok(match self.kind {
-            Kind::Linear { linear, norm, after_gelu, input } => {
-                Record::Linear { linear, norm, after_gelu, input, gradient }
-            }
-            Kind::Scores { attention, qkv } => Record::Scores { attention, qkv, gradient },
-            Kind::Values { probabilities } => Record::Values { probabilities: probabilities.values, gradient },
-        })
-    }
+struct SeenLayer {
+    linear: Linear,
+    norm: Option<Norm>,
+    after_gelu: bool,
+    input: Seen,
 }
+
+/// What went into an operation, and the gradient by what came out.
+type Record = (Kind, Vec<f32>);
 
 /// Watches the operations of a float program.
 struct Watch {
@@ -252,7 +243,8 @@ impl Watch {
     fn watch_linear(&mut self, x: &Value, norm: Option<&Norm>, linear: &Linear) -> Result<Value, ExecError> {
         let after_gelu = self.last_gelu.as_ref().is_some_and(|gelu| gelu.is(x));
         let (input, out) = (Seen::of(x)?, self.inner.linear(x, linear)?);
-        self.watch(&out, Kind::Linear { linear: linear.clone(), norm: norm.cloned(), after_gelu, input })
+        let layer = SeenLayer { linear: linear.clone(), norm: norm.cloned(), after_gelu, input };
+        self.watch(&out, Kind::Linear(Box::new(layer)))
     }
 }
 
@@ -301,9 +293,10 @@ impl Executor for Watch {
 /// Adds what a piece of pictures, the first one being `first`, has shown.
 fn keep(all: &mut Captured, records: Vec<Record>, first: usize, config: &CaptureConfig) -> Result<(), TrainError> {
     let (mut layer, mut attention) = (0, 0);
-    for record in records {
-        match record {
-            Record::Linear { linear, norm, after_gelu, input, gradient } => {
+    for (kind, gradient) in records {
+        match kind {
+            Kind::Linear(seen) => {
+                let SeenLayer { linear, norm, after_gelu, input } = *seen;
                 expect_finite("activations in calibration", &input.values)?;
                 expect_finite("gradients in calibration", &gradient)?;
                 if all.layers.len() == layer {
@@ -316,7 +309,7 @@ fn keep(all: &mut Captured, records: Vec<Record>, first: usize, config: &Capture
                 sample.keep(&input, &gradient, first, config, layer as u64);
                 layer += 1;
             }
-            Record::Scores { attention: of, qkv, gradient } => {
+            Kind::Scores { attention: of, qkv } => {
                 if all.attentions.len() == attention {
                     let tokens = qkv.shape[1];
                     all.attentions.push(AttentionSample {
@@ -338,10 +331,10 @@ fn keep(all: &mut Captured, records: Vec<Record>, first: usize, config: &Capture
                 attention += 1;
             }
             // The products of an attention follow one another.
-            Record::Values { probabilities, gradient } => {
+            Kind::Values { probabilities } => {
                 let sample = &mut all.attentions[attention - 1];
                 if first < ATTENTION_PICTURES {
-                    sample.probabilities.extend(probabilities);
+                    sample.probabilities.extend(probabilities.values);
                     sample.output_gradients.extend(gradient);
                 }
             }

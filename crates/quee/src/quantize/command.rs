@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use quee_quant::Width;
 
-use super::{compare, sensitivity, widths};
+use super::{compare, sensitivity, speed, widths};
 use crate::backend::Device;
 use crate::cancel::Cancel;
 use crate::output::print;
@@ -18,7 +18,7 @@ use crate::stages::prepare::prepare;
 #[derive(Args)]
 pub struct QuantizeArgs {
     /// File to write
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["sensitivity", "compare"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["sensitivity", "compare", "speed"])]
     out: Option<PathBuf>,
     /// Instead: measure what each place loses when it alone runs at a width and all others at w8a8
     #[arg(long, conflicts_with_all = ["out", "compare"])]
@@ -26,11 +26,14 @@ pub struct QuantizeArgs {
     /// Instead: measure the accuracy of the static backbone with each quantizer, on pictures of test
     #[arg(long, conflicts_with = "out")]
     compare: bool,
+    /// Instead: measure what each quantizer costs at run time, the first one being 1
+    #[arg(long, conflicts_with_all = ["out", "compare", "sensitivity"])]
+    speed: bool,
     /// Widths, e.g. w4a4,w4a8 [default: those of the recipe]
     #[arg(long, value_delimiter = ',', value_name = "WIDTHS")]
     widths: Vec<Width>,
-    /// With --compare: quantizers of activations [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "compare")]
+    /// With --compare or --speed: quantizers of activations [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with_all = ["out", "sensitivity"])]
     quantizers: Vec<compare::Quantizer>,
     /// With --compare: draws of the calibration pictures
     #[arg(long, default_value_t = 3, value_name = "N", requires = "compare")]
@@ -38,7 +41,7 @@ pub struct QuantizeArgs {
     /// With --compare or --sensitivity: most pictures to measure on
     #[arg(long, value_name = "N")]
     pictures: Option<usize>,
-    /// With --compare or --sensitivity: print CSV
+    /// With --compare, --sensitivity or --speed: print CSV
     #[arg(long)]
     csv: bool,
 }
@@ -60,13 +63,15 @@ pub fn run(mut recipe: Recipe, options: &Options, args: &QuantizeArgs, cancel: &
     if args.sensitivity {
         return print(&sensitivity::measure(recipe, options, args.pictures, args.csv, cancel)?);
     }
+    let quantizers = match &args.quantizers[..] {
+        [] => <compare::Quantizer as clap::ValueEnum>::value_variants(),
+        some => some,
+    };
+    if args.speed {
+        return print(&speed::measure(&recipe, options, quantizers, args.csv, cancel)?);
+    }
     if args.compare {
-        let request = compare::Request {
-            quantizers: &args.quantizers,
-            draws: args.draws,
-            pictures: args.pictures,
-            csv: args.csv,
-        };
+        let request = compare::Request { quantizers, draws: args.draws, pictures: args.pictures, csv: args.csv };
         return print(&compare::measure(&recipe, options, &request, cancel)?);
     }
     let out = args.out.as_ref().context("--out says where the file goes")?;

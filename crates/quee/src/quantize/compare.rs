@@ -30,7 +30,8 @@ pub enum Quantizer {
 }
 
 impl Quantizer {
-    fn activations(self) -> ActQuantizer {
+    /// What a recipe would say.
+    pub fn activations(self) -> ActQuantizer {
         match self {
             Self::Minmax => ActQuantizer::Minmax,
             Self::Percentile => ActQuantizer::Percentile,
@@ -42,7 +43,8 @@ impl Quantizer {
         }
     }
 
-    fn name(self) -> String {
+    /// Name as the command line has it.
+    pub fn name(self) -> String {
         use clap::ValueEnum;
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
@@ -50,7 +52,7 @@ impl Quantizer {
 
 /// What to measure.
 pub struct Request<'a> {
-    /// Quantizers; all where there are none.
+    /// Quantizers.
     pub quantizers: &'a [Quantizer],
     /// Draws of the calibration pictures.
     pub draws: usize,
@@ -84,11 +86,7 @@ pub fn measure(recipe: &Recipe, options: &Options, request: &Request<'_>, cancel
     let device = Device::open(recipe.backend, &recipe.gpu)?;
     let all = &prepared.splits.test;
     let chosen = &all[..all.len().min(request.pictures.unwrap_or(usize::MAX))];
-    let quantizers = if request.quantizers.is_empty() {
-        <Quantizer as clap::ValueEnum>::value_variants()
-    } else {
-        request.quantizers
-    };
+    let quantizers = request.quantizers;
     let labels = prepared.data.labels_of(chosen);
     let mut measured = recipe.quant.widths.clone();
     measured.retain(|width| !width.is_float());

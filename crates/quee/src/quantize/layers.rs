@@ -1,6 +1,7 @@
 //! Weights, biases and changed normalisations of linear layers.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use quee_backbone::layers::linears;
@@ -103,8 +104,8 @@ pub fn store(plan: &mut QuantPlan, backbone: &dyn Backbone, widths: &[Width]) ->
         let mut layer = LayerPlan::default();
         for &width in widths {
             for bits in [width.weight_bits(), plan.width_at(site, width).weight_bits()] {
-                if !layer.weights.contains_key(&bits) {
-                    layer.weights.insert(bits, plan.weight(&linear, bits)?);
+                if let Entry::Vacant(free) = layer.weights.entry(bits) {
+                    free.insert(plan.weight(&linear, bits)?);
                 }
             }
         }

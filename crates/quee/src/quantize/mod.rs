@@ -4,8 +4,8 @@
 //! - `ranges`: scales of single places, searched with what goes in and out of them
 //! - `layers`: weights, biases and changed normalisations of linear layers
 //! - [`wider`]: which places run one step wider
-//! - [`file`]: plans on disk; `quality`: how well codes hold values and weights
-//! - [`command`]: `quee quantize`; `compare`, `sensitivity`: what it measures
+//! - [`file`](mod@file): plans on disk; `quality`: how well codes hold values and weights
+//! - [`command`]: `quee quantize`; `compare`, `sensitivity`, `speed`: what it measures
 
 pub mod command;
 mod compare;
@@ -14,6 +14,7 @@ mod layers;
 mod quality;
 mod ranges;
 mod sensitivity;
+mod speed;
 pub mod wider;
 
 use std::collections::BTreeMap;
