@@ -48,7 +48,7 @@ fn text(notes: &Notes) -> String {
     let Notes { origin, plan, activation_quality, weight_quality } = notes;
     let widths: Vec<String> = origin.widths.iter().map(Width::to_string).collect();
     let mut out = format!(
-        "{}, weights {} (sha256 {}…)\nquantizers: weights {:?}, rounding {:?}, bias correction {}, activations {:?}; {}\nmade with {} pictures of {}\n",
+        "{}, weights {} (sha256 {}…)\nquantizers: weights {:?}, rounding {:?}, bias correction {}, activations {:?}; {}\ncalibration pictures: {} of {}\n",
         origin.backbone,
         origin.weights,
         &origin.fingerprint[..origin.fingerprint.len().min(12)],
