@@ -12,8 +12,8 @@ use super::Row;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 
-/// Peaks and single kernels; the peaks.
-pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<Row>) -> Result<Peaks> {
+/// Peaks and single kernels; the peaks and what times are taken by.
+pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<Row>) -> Result<(Peaks, &'static str)> {
     let engine = GpuEngine::on(Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), Arc::clone(gpu));
     let mut bench = Bench::new(&engine, effort)?;
     let clock = bench.clock();
@@ -56,7 +56,7 @@ pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<R
         stage.advance(1);
     }
     stage.finish(&format!("{} kernels and shapes", cases.len()));
-    Ok(peaks)
+    Ok((peaks, clock))
 }
 
 /// What the share of the peak means.

@@ -84,8 +84,8 @@ pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
 
     print(&heading(&gpu))?;
     if wanted(Part::Kernels) {
-        let peaks = kernels::measure(&gpu, effort, cancel, &mut figures.rows)?;
-        print(&kernels::peaks_text(&peaks))?;
+        let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut figures.rows)?;
+        print(&format!("times of kernels by {clock}\n{}", kernels::peaks_text(&peaks)))?;
         figures.publish()?;
     }
     if wanted(Part::Products) {
