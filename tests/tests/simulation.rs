@@ -29,10 +29,7 @@ fn logits(prepared: &Prepared, executor: &mut dyn Executor, indices: &[usize], w
     let pixels = prepared.images(indices).unwrap();
     let input = executor.input(&[indices.len(), 1, 8, 8], &pixels).unwrap();
     executor.set_width(width).unwrap();
-    let mut tokens = prepared.backbone.stem(executor, &input).unwrap();
-    for block in 0..prepared.backbone.depth() {
-        tokens = prepared.backbone.block(block, executor, &tokens).unwrap();
-    }
+    let tokens = prepared.backbone.body(executor, &input).unwrap();
     executor.set_width(Width::FLOAT).unwrap();
     let features = prepared.backbone.features(executor, &tokens).unwrap();
     let logits = executor.linear(&features, prepared.backbone.head()).unwrap();

@@ -104,15 +104,24 @@ pub trait Backbone: Send + Sync {
         &self.core().head
     }
 
+    /// Stem and all blocks at the executor's present width: pictures to tokens `[B, T, D]`.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    fn body(&self, executor: &mut dyn Executor, images: &Value) -> Result<Value, ExecError> {
+        let mut tokens = self.stem(executor, images)?;
+        for index in 0..self.depth() {
+            tokens = self.block(index, executor, &tokens)?;
+        }
+        Ok(tokens)
+    }
+
     /// The whole backbone at the executor's present width: pictures to logits `[B, classes]`.
     ///
     /// # Errors
     /// What the executor reports.
     fn forward(&self, executor: &mut dyn Executor, images: &Value) -> Result<Value, ExecError> {
-        let mut tokens = self.stem(executor, images)?;
-        for index in 0..self.depth() {
-            tokens = self.block(index, executor, &tokens)?;
-        }
+        let tokens = self.body(executor, images)?;
         let features = self.features(executor, &tokens)?;
         executor.linear(&features, self.head())
     }

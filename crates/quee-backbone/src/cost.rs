@@ -89,10 +89,7 @@ impl PartCost {
 
     /// Bits of one factor times bits of the other.
     fn bits_per_mac(&self, op: &OpCost, width: Width) -> u64 {
-        let act = |operand| {
-            let attention = Attention { site: op.site.clone(), heads: 0, head_dim: 0, scale: 1.0 };
-            u64::from(self.wider.at(&attention.operand_site(operand), width).act_bits())
-        };
+        let act = |operand: AttentionOperand| u64::from(self.wider.at(&operand.site(&op.site), width).act_bits());
         match op.kind {
             OpKind::Linear => {
                 let width = self.wider.at(&op.site, width);

@@ -78,16 +78,23 @@ pub enum AttentionOperand {
     Probabilities,
 }
 
+impl AttentionOperand {
+    /// Name under which the range of this operand of the attention at `site` is stored.
+    pub fn site(self, site: &str) -> String {
+        let suffix = match self {
+            Self::Query => "q",
+            Self::Key => "k",
+            Self::Value => "v",
+            Self::Probabilities => "softmax",
+        };
+        format!("{site}.{suffix}")
+    }
+}
+
 impl Attention {
     /// Name under which the range of an operand is stored.
     pub fn operand_site(&self, operand: AttentionOperand) -> String {
-        let suffix = match operand {
-            AttentionOperand::Query => "q",
-            AttentionOperand::Key => "k",
-            AttentionOperand::Value => "v",
-            AttentionOperand::Probabilities => "softmax",
-        };
-        format!("{}.{suffix}", self.site)
+        operand.site(&self.site)
     }
 }
 

@@ -144,16 +144,22 @@ fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
+/// `x · inverse` to the nearest whole number, far values cut off.
+#[inline(always)]
+fn whole(x: f32, inverse: f32) -> i32 {
+    let steps = x * inverse;
+    let steps = if steps < -65536.0 { -65536.0 } else { steps };
+    let steps = if steps > 65536.0 { 65536.0 } else { steps };
+    rounded(steps + ROUND)
+}
+
 per_isa! {
     /// Writes the codes of finite values and returns their sum.
     pub(crate) fn encode(cpu, row: &[f32], quant: ActQuant, codes: &mut [i8]) -> i32 {
         let codes = &mut codes[..row.len()];
         let mut sum = 0;
         for (code, &x) in codes.iter_mut().zip(row) {
-            let steps = x * quant.inv_scale;
-            let steps = if steps < -65536.0 { -65536.0 } else { steps };
-            let steps = if steps > 65536.0 { 65536.0 } else { steps };
-            let q = (rounded(steps + ROUND) + quant.zero).max(quant.qmin).min(quant.qmax);
+            let q = (whole(x, quant.inv_scale) + quant.zero).max(quant.qmin).min(quant.qmax);
             *code = q as i8;
             sum += q;
         }
@@ -174,15 +180,6 @@ impl TwinScales {
     fn new(twin: &Twin, p: usize) -> Self {
         Self { small: 1.0 / twin.small, large: 1.0 / twin.large(), factors: twin.factors(p) }
     }
-}
-
-/// `x · inverse` to the nearest whole number, far values cut off.
-#[inline(always)]
-fn whole(x: f32, inverse: f32) -> i32 {
-    let steps = x * inverse;
-    let steps = if steps < -65536.0 { -65536.0 } else { steps };
-    let steps = if steps > 65536.0 { 65536.0 } else { steps };
-    rounded(steps + ROUND)
 }
 
 per_isa! {

@@ -28,6 +28,23 @@ pub enum ActQuantizer {
 }
 
 impl ActQuantizer {
+    /// All of them, from the plainest on.
+    pub const ALL: [Self; 7] =
+        [Self::Minmax, Self::Percentile, Self::Mse, Self::DynamicToken, Self::Ptq4vit, Self::Repq, Self::Combined];
+
+    /// Name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minmax => "minmax",
+            Self::Percentile => "percentile",
+            Self::Mse => "mse",
+            Self::DynamicToken => "dynamic-token",
+            Self::Ptq4vit => "ptq4vit",
+            Self::Repq => "repq",
+            Self::Combined => "combined",
+        }
+    }
+
     /// Whether ranges are found before the run, from calibration pictures.
     pub fn is_static(self) -> bool {
         self != Self::DynamicToken
@@ -245,6 +262,13 @@ mod tests {
             }
         }
         assert_eq!((observer.seen(), observer.range()), (20_002, (-9.0, 12.0)));
+    }
+
+    #[test]
+    fn names_are_those_of_recipes() {
+        for quantizer in ActQuantizer::ALL {
+            assert_eq!(serde_json::to_value(quantizer).unwrap(), quantizer.name());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::backend::Device;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 use crate::recipe::{CostModel, Recipe};
-use crate::run::{Options, calibrate, program};
+use crate::run::{Options, Quality, calibrate, program};
 use crate::stages::answers::{NodeAnswers, own_head};
 use crate::stages::costs::Counted;
 use crate::stages::prepare::prepare;
@@ -74,7 +74,7 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
 
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
     let device = Device::open(recipe.backend, &recipe.gpu)?;
-    let (quantizers, _) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
+    let (quantizers, _) = calibrate(&recipe, &prepared, &device, Quality::Left, cancel, &|text| eprintln!("{text}"))?;
     let engine = device.engine(quantizers.plan.into());
     let chosen: Vec<usize> = prepared.splits.exit_train.iter().copied().take(ladder.pictures).collect();
     let labels = prepared.data.labels_of(&chosen);

@@ -90,7 +90,7 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
 
     let (r, p, d, c) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone(), cancel.clone());
     let made = runner.stage("calibrate quantizers", 0, move |stage| {
-        let (made, outcome) = calibrate(&r, &p, &d, &c, &|text| stage.say(text))?;
+        let (made, outcome) = calibrate(&r, &p, &d, Quality::Measured, &c, &|text| stage.say(text))?;
         Ok((Arc::new(made), outcome))
     });
     let quantizers = made.await?;
@@ -203,6 +203,15 @@ pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
     Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
 }
 
+/// Whether to measure how well new quantizers hold what they stand for, which takes one more run over the pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quality {
+    /// It will be stored.
+    Measured,
+    /// Nobody will look at it.
+    Left,
+}
+
 /// The quantizers of a recipe: from its file, or made on pictures of exit-train, where any are needed. Also a few words on them. `say` gets what
 /// the user should know meanwhile.
 ///
@@ -212,6 +221,7 @@ pub fn calibrate(
     recipe: &Recipe,
     prepared: &Prepared,
     device: &Device,
+    quality: Quality,
     cancel: &Cancel,
     say: &dyn Fn(&str),
 ) -> Result<(Quantizers, String)> {
@@ -235,7 +245,11 @@ pub fn calibrate(
         settings: quant.clone(),
         widths,
     };
-    Ok((Quantizers::new(origin, plan, backbone, &pictures, recipe.paths.batch)?, outcome))
+    let mut made = Quantizers::new(origin, plan);
+    if quality == Quality::Measured {
+        made.measure(backbone, &pictures, recipe.paths.batch)?;
+    }
+    Ok((made, outcome))
 }
 
 /// The pictures of exit-train that quantizers are made with.

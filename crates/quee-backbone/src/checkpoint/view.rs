@@ -107,9 +107,7 @@ impl View {
         });
         Ok(self.dtype.decode(&bytes, walk))
     }
-}
 
-impl View {
     /// The elements of a tensor of 32-bit unsigned integers in row-major order, as they lie.
     pub fn load_words(&self, source: &Source) -> Result<Vec<u32>, CheckpointError> {
         assert!(self.dtype == Dtype::U32 && self.strides.is_none(), "safetensors are row-major");

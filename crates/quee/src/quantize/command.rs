@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use quee_quant::Width;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use quee_quant::{ActQuantizer, Width};
 
 use super::{compare, sensitivity, speed, widths};
 use crate::backend::Device;
 use crate::cancel::Cancel;
 use crate::output::print;
 use crate::recipe::Recipe;
-use crate::run::{Options, calibrate};
+use crate::run::{Options, Quality, calibrate};
 use crate::stages::prepare::prepare;
 
 /// What to do with the quantizers of a recipe.
@@ -33,8 +34,8 @@ pub struct QuantizeArgs {
     #[arg(long, value_delimiter = ',', value_name = "WIDTHS")]
     widths: Vec<Width>,
     /// With --compare or --speed: quantizers of activations [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with_all = ["out", "sensitivity"])]
-    quantizers: Vec<compare::Quantizer>,
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with_all = ["out", "sensitivity"], value_parser = names())]
+    quantizers: Vec<ActQuantizer>,
     /// With --compare: draws of the calibration pictures
     #[arg(long, default_value_t = 3, value_name = "N", requires = "compare")]
     draws: usize,
@@ -44,6 +45,12 @@ pub struct QuantizeArgs {
     /// With --compare, --sensitivity or --speed: print CSV
     #[arg(long)]
     csv: bool,
+}
+
+/// Takes the names of recipes.
+fn names() -> impl TypedValueParser<Value = ActQuantizer> {
+    let of = |name: String| ActQuantizer::ALL.into_iter().find(|known| known.name() == name).expect("a listed name");
+    PossibleValuesParser::new(ActQuantizer::ALL.map(ActQuantizer::name)).map(of)
 }
 
 /// Runs the command.
@@ -64,7 +71,7 @@ pub fn run(mut recipe: Recipe, options: &Options, args: &QuantizeArgs, cancel: &
         return print(&sensitivity::measure(recipe, options, args.pictures, args.csv, cancel)?);
     }
     let quantizers = match &args.quantizers[..] {
-        [] => <compare::Quantizer as clap::ValueEnum>::value_variants(),
+        [] => &ActQuantizer::ALL,
         some => some,
     };
     if args.speed {
@@ -78,7 +85,8 @@ pub fn run(mut recipe: Recipe, options: &Options, args: &QuantizeArgs, cancel: &
     let prepared = prepare(&recipe, options.data.as_deref(), options.weights.as_deref())?;
     let device = Device::open(recipe.backend, &recipe.gpu)?;
     let backbone = prepared.backbone.as_ref();
-    let (mut stored, outcome) = calibrate(&recipe, &prepared, &device, cancel, &|text| eprintln!("{text}"))?;
+    let (mut stored, outcome) =
+        calibrate(&recipe, &prepared, &device, Quality::Measured, cancel, &|text| eprintln!("{text}"))?;
     stored.complete(backbone)?;
     cancel.check()?;
     stored.write(out)?;

@@ -1,6 +1,7 @@
 //! Accuracy of the static backbone with each quantizer.
 
 use anyhow::{Context, Result, ensure};
+use quee_policy::ladder::accuracy;
 use quee_quant::{ActQuantizer, Width};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -16,44 +17,10 @@ use crate::stages::answers::{NodeAnswers, own_head};
 use crate::stages::prepare::{Prepared, prepare};
 use crate::stages::walk::Drive;
 
-/// Quantizers of activations by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[allow(missing_docs)]
-pub enum Quantizer {
-    Minmax,
-    Percentile,
-    Mse,
-    DynamicToken,
-    Ptq4vit,
-    Repq,
-    Combined,
-}
-
-impl Quantizer {
-    /// What a recipe would say.
-    pub fn activations(self) -> ActQuantizer {
-        match self {
-            Self::Minmax => ActQuantizer::Minmax,
-            Self::Percentile => ActQuantizer::Percentile,
-            Self::Mse => ActQuantizer::Mse,
-            Self::DynamicToken => ActQuantizer::DynamicToken,
-            Self::Ptq4vit => ActQuantizer::Ptq4vit,
-            Self::Repq => ActQuantizer::Repq,
-            Self::Combined => ActQuantizer::Combined,
-        }
-    }
-
-    /// Name as the command line has it.
-    pub fn name(self) -> String {
-        use clap::ValueEnum;
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-}
-
 /// What to measure.
 pub struct Request<'a> {
     /// Quantizers.
-    pub quantizers: &'a [Quantizer],
+    pub quantizers: &'a [ActQuantizer],
     /// Draws of the calibration pictures.
     pub draws: usize,
     /// Most pictures of test.
@@ -64,7 +31,7 @@ pub struct Request<'a> {
 
 /// One quantizer at one width, over all draws.
 struct Cell {
-    quantizer: String,
+    quantizer: &'static str,
     width: Width,
     /// Share of right answers of each draw.
     accuracies: Vec<f64>,
@@ -98,7 +65,7 @@ pub fn measure(recipe: &Recipe, options: &Options, request: &Request<'_>, cancel
 
     let mut cells: Vec<Cell> = Vec::new();
     for quantizer in quantizers {
-        let quant = Quant { activations: quantizer.activations(), ..recipe.quant.clone() };
+        let quant = Quant { activations: *quantizer, ..recipe.quant.clone() };
         // Without pictures all draws are alike.
         let draws = if needs_pictures(&quant) { request.draws } else { 1 };
         let first = cells.len();
@@ -114,13 +81,13 @@ pub fn measure(recipe: &Recipe, options: &Options, request: &Request<'_>, cancel
                     cells.push(Cell { quantizer: name, width, accuracies: Vec::new(), loss, same, seconds: 0.0 });
                 }
                 let cell = &mut cells[first + at];
-                cell.accuracies.push(share(&right));
+                cell.accuracies.push(accuracy(&right));
                 cell.seconds += seconds / draws as f64;
             }
         }
     }
     stage.finish(&format!("{} quantizers, {} widths", quantizers.len(), measured.len()));
-    let float = share(&float_right);
+    let float = accuracy(&float_right);
     let head = format!(
         "{} on {}, {} pictures of test, {} for calibration, {} draws, backend {}; weights {:?}, rounding {:?}, bias correction {}; float {:.2}%\n",
         prepared.backbone.name(),
@@ -144,10 +111,6 @@ fn paired_loss(a: &[bool], b: &[bool]) -> (f64, f64) {
     let mean = differences().sum::<f64>() / n;
     let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / n;
     (100.0 * mean, 100.0 * (variance / n).sqrt())
-}
-
-fn share(right: &[bool]) -> f64 {
-    right.iter().filter(|&&is| is).count() as f64 / right.len().max(1) as f64
 }
 
 /// The answers at full depth at each of `measured`, and the seconds that calibration took.

@@ -87,20 +87,19 @@ pub fn fingerprint(backbone: &dyn Backbone) -> String {
 }
 
 impl Quantizers {
-    /// A plan, and how well it holds what comes to it from `pictures`.
+    /// A plan, not measured.
+    pub fn new(origin: Origin, plan: QuantPlan) -> Self {
+        Self { origin, plan, activation_quality: Quality::new(), weight_quality: Quality::new() }
+    }
+
+    /// Measures how well the plan holds what comes to it from `pictures`, and the weights that it stores.
     ///
     /// # Errors
     /// When the backbone's program fails.
-    pub fn new(
-        origin: Origin,
-        plan: QuantPlan,
-        backbone: &dyn Backbone,
-        pictures: &[f32],
-        batch: usize,
-    ) -> Result<Self> {
-        let activation_quality = quality::activations(backbone, &plan, &origin.widths, pictures, batch)?;
-        let weight_quality = quality::weights(backbone, &plan)?;
-        Ok(Self { origin, plan, activation_quality, weight_quality })
+    pub fn measure(&mut self, backbone: &dyn Backbone, pictures: &[f32], batch: usize) -> Result<()> {
+        self.activation_quality = quality::activations(backbone, &self.plan, &self.origin.widths, pictures, batch)?;
+        self.weight_quality = quality::weights(backbone, &self.plan)?;
+        Ok(())
     }
 
     /// Puts the codes of every layer into the plan, those that are simply rounded included, for all widths that are ready. The backbone's own
@@ -173,7 +172,7 @@ impl Quantizers {
         let made = &self.origin.settings;
         let same = [
             ("weights", made.weights == quant.weights, format!("{:?}", made.weights)),
-            ("activations", made.activations == quant.activations, format!("{:?}", made.activations)),
+            ("activations", made.activations == quant.activations, made.activations.name().into()),
             ("rounding", made.rounding == quant.rounding, format!("{:?}", made.rounding)),
             ("bias_correction", made.bias_correction == quant.bias_correction, made.bias_correction.to_string()),
             ("wider", made.wider == quant.wider, format!("{:?}", made.wider)),

@@ -50,10 +50,7 @@ pub fn activations(
     for batch in pictures.chunks(batch.max(1) * c * h * w) {
         let images = watch.input(&[batch.len() / (c * h * w), c, h, w], batch)?;
         // Classifiers are in floats.
-        let mut tokens = backbone.stem(&mut watch, &images)?;
-        for block in 0..backbone.depth() {
-            tokens = backbone.block(block, &mut watch, &tokens)?;
-        }
+        backbone.body(&mut watch, &images)?;
     }
     let decibels = |of_site: BTreeMap<u8, Power>| of_site.into_iter().map(|(bits, p)| (bits, p.decibels())).collect();
     Ok(watch.powers.into_iter().map(|(site, of_site)| (site, decibels(of_site))).collect())

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use quee_backbone::{Executor, QuantPlan, Wider};
+use quee_heads::softmax;
 use quee_quant::Width;
 use rayon::prelude::*;
 
@@ -98,18 +99,11 @@ fn probabilities(
     for images in images.chunks(batch * c * h * w) {
         let x = executor.input(&[images.len() / (c * h * w), c, h, w], images)?;
         executor.set_width(width)?;
-        let mut tokens = backbone.stem(executor, &x)?;
-        for block in 0..backbone.depth() {
-            tokens = backbone.block(block, executor, &tokens)?;
-        }
+        let tokens = backbone.body(executor, &x)?;
         executor.set_width(Width::FLOAT)?;
         let features = backbone.features(executor, &tokens)?;
         let logits = executor.linear(&features, backbone.head())?;
-        for row in executor.read(&logits)?.chunks_exact(prepared.backbone.classes()) {
-            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = row.iter().map(|x| (x - top).exp()).sum();
-            all.extend(row.iter().map(|x| (x - top).exp() / sum));
-        }
+        all.extend(executor.read(&logits)?.chunks_exact(backbone.classes()).flat_map(softmax));
     }
     Ok(all)
 }

@@ -6,9 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use quee_backbone::Executor;
 use quee_gpu::bench::median;
-use quee_quant::Width;
+use quee_quant::{ActQuantizer, Width};
 
-use super::compare::Quantizer;
 use super::{Request, calibrate, widths};
 use crate::backend::{Device, Engine};
 use crate::cancel::Cancel;
@@ -27,7 +26,7 @@ const ROUNDS: usize = 7;
 pub fn measure(
     recipe: &Recipe,
     options: &Options,
-    quantizers: &[Quantizer],
+    quantizers: &[ActQuantizer],
     csv: bool,
     cancel: &Cancel,
 ) -> Result<String> {
@@ -41,7 +40,7 @@ pub fn measure(
     let stage = Stage::start("measure speed", 0);
     let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
     for quantizer in quantizers {
-        let quant = Quant { activations: quantizer.activations(), ..recipe.quant.clone() };
+        let quant = Quant { activations: *quantizer, ..recipe.quant.clone() };
         let request = Request { backbone, quant: &quant, widths: &all, batch: recipe.paths.batch };
         let (plan, _) = calibrate(request, &device, &pictures, cancel, &|text| stage.say(text))?;
         engines.push(device.engine(Arc::new(plan)));
@@ -68,7 +67,7 @@ pub fn measure(
     }
     stage.finish(&format!("{} quantizers, batches of {count}, {ROUNDS} rounds", quantizers.len()));
     let first: Vec<f64> = seconds.first().context("a quantizer at least")?.iter().cloned().map(median).collect();
-    let mut rows: Vec<(String, Width, f64, f64)> = Vec::new();
+    let mut rows: Vec<(&'static str, Width, f64, f64)> = Vec::new();
     for (quantizer, seconds) in quantizers.iter().zip(seconds) {
         for ((&width, seconds), &reference) in measured.iter().zip(seconds).zip(&first) {
             let seconds = median(seconds);
@@ -76,8 +75,9 @@ pub fn measure(
         }
     }
     if csv {
-        let line =
-            |(name, width, images, ratio): &(String, Width, f64, f64)| format!("{name},{width},{images},{ratio}\n");
+        let line = |(name, width, images, ratio): &(&'static str, Width, f64, f64)| {
+            format!("{name},{width},{images},{ratio}\n")
+        };
         return Ok(
             "quantizer,width,images_per_s,speed_over_first\n".to_owned() + &rows.iter().map(line).collect::<String>()
         );

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use quee_backbone::cost::{BackboneCost, OpKind};
 use quee_backbone::params::AttentionOperand;
-use quee_backbone::{Attention, Backbone, Wider};
+use quee_backbone::{Backbone, Wider};
 use quee_quant::Width;
 
 /// Bits of a step.
@@ -23,11 +23,7 @@ pub fn sites(cost: &BackboneCost) -> Vec<String> {
     let mut sites = Vec::new();
     // Classifiers are in floats.
     for op in std::iter::once(&cost.stem).chain(&cost.blocks).flat_map(|part| &part.ops) {
-        // What an attention is called; its operands add to that.
-        let operand = |operand| {
-            let attention = Attention { site: op.site.clone(), heads: 1, head_dim: 1, scale: 1.0 };
-            attention.operand_site(operand)
-        };
+        let operand = |operand: AttentionOperand| operand.site(&op.site);
         match (op.kind, op.op) {
             (OpKind::Linear, _) => sites.push(op.site.clone()),
             (OpKind::Product, "attention_scores") => {
