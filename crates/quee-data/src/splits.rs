@@ -70,6 +70,8 @@ pub struct SplitRequest<'a> {
     pub labels: &'a [u16],
     /// Pictures that the backbone was trained on; empty when it has seen none of the pool.
     pub backbone_train: &'a [usize],
+    /// Pictures that serve no purpose at all; empty as a rule.
+    pub unused: &'a [usize],
     /// Where the *test* part comes from.
     pub test: TestPart,
     /// Shares of what is left.
@@ -171,12 +173,13 @@ impl Splits {
     /// When an index is outside the pool or in two parts, a part would be empty, more pictures are wanted than there
     /// are, or the shares are impossible.
     pub fn draw(request: &SplitRequest) -> Result<Self, SplitError> {
-        let SplitRequest { labels, backbone_train, test, fractions, limits, contiguous, seed } = request;
+        let SplitRequest { labels, backbone_train, unused, test, fractions, limits, contiguous, seed } = request;
         fractions.check()?;
         let pool = labels.len();
         let backbone = sorted(backbone_train.to_vec());
         let mut owner = vec![None; pool];
         claim(&mut owner, "backbone-train", &backbone)?;
+        claim(&mut owner, "the unused pictures", unused)?;
 
         let mut test = match test {
             TestPart::Given(indices) => sorted(indices.clone()),

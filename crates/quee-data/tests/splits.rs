@@ -7,6 +7,7 @@ fn request<'a>(labels: &'a [u16], backbone_train: &'a [usize], test: TestPart) -
     SplitRequest {
         labels,
         backbone_train,
+        unused: &[],
         test,
         fractions: Fractions::default(),
         limits: Limits::default(),

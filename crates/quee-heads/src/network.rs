@@ -73,7 +73,8 @@ impl Mlp {
         (self.w1.len() + self.w2.len()) as u64
     }
 
-    fn last_inputs(&self) -> usize {
+    /// Inputs of the output layer.
+    pub fn last_inputs(&self) -> usize {
         if self.hidden == 0 { self.inputs } else { self.hidden }
     }
 }

@@ -3,17 +3,17 @@
 //! An ensemble of small networks (method, section 7.2): features to a hidden layer to one logit per continuation, trained
 //! by binary cross-entropy against soft targets, and stopped by the log loss against outcomes of samples held out.
 
-use burn::module::{Module, Param, ParamGroup, ParamId};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{Int, Tensor, TensorData, activation};
 use quee_heads::{Mlp, PROBABILITY_FLOOR};
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainDevice;
 use crate::TrainError;
-use crate::data::{expect_finite, expect_len, expect_setting, normal, rng_for, shuffled};
+use crate::data::{expect_finite, expect_len, expect_setting, rng_for, shuffled};
+use crate::network::{Network, adamw, matrix};
 
 /// How the networks of a gate are trained, with AdamW (arXiv 1711.05101) at a constant learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,71 +117,6 @@ pub fn log_loss(probabilities: &[f32], targets: &[f32]) -> f64 {
     sum / count as f64
 }
 
-/// The network in training; weights are `[outputs, inputs]`, as in [`Mlp`].
-#[derive(Module, Debug)]
-struct Network {
-    /// Weight and bias of the hidden layer, if there is one.
-    hidden: Option<Layer>,
-    output: Layer,
-}
-
-#[derive(Module, Debug)]
-struct Layer {
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl Layer {
-    fn new(weight: Vec<f32>, bias: Vec<f32>, device: &Device) -> Self {
-        let outputs = bias.len();
-        let weight = matrix(weight, outputs, device);
-        let bias = Tensor::from_data(TensorData::new(bias, [outputs]), device);
-        Self { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) }
-    }
-
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
-    }
-
-    fn read(&self) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
-        let weight = self.weight.val().try_into_vec_as().map_err(TrainError::device)?;
-        let bias = self.bias.val().try_into_vec_as().map_err(TrainError::device)?;
-        Ok((weight, bias))
-    }
-}
-
-impl Network {
-    /// Hidden weights of deviation √(2 / inputs) (arXiv 1502.01852), output weights a tenth of that, so that the first
-    /// answers are close to the mean targets.
-    fn new(inputs: usize, hidden: usize, mean_logits: Vec<f32>, rng: &mut ChaCha8Rng, device: &Device) -> Self {
-        let mut draw = |count: usize, inputs: usize, size: f32| {
-            let deviation = size * (2.0 / inputs as f32).sqrt();
-            (0..count).map(|_| deviation * normal(rng)).collect::<Vec<f32>>()
-        };
-        let outputs = mean_logits.len();
-        let first = (hidden > 0).then(|| Layer::new(draw(hidden * inputs, inputs, 1.0), vec![0.0; hidden], device));
-        let last = if hidden > 0 { hidden } else { inputs };
-        Self { hidden: first, output: Layer::new(draw(outputs * last, last, 0.1), mean_logits, device) }
-    }
-
-    fn logits(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.hidden {
-            Some(hidden) => self.output.forward(activation::relu(hidden.forward(x))),
-            None => self.output.forward(x),
-        }
-    }
-
-    fn weights(&self) -> Vec<ParamId> {
-        self.hidden.iter().chain([&self.output]).map(|layer| layer.weight.id).collect()
-    }
-
-    fn read(&self, inputs: usize) -> Result<Mlp, TrainError> {
-        let (w1, b1) = self.hidden.as_ref().map_or(Ok(Default::default()), Layer::read)?;
-        let (w2, b2) = self.output.read()?;
-        Ok(Mlp { inputs, hidden: b1.len(), outputs: b2.len(), w1, b1, w2, b2 })
-    }
-}
-
 fn train_member(
     on: &TrainDevice,
     train: GateRows<'_>,
@@ -235,13 +170,6 @@ fn train_member(
     Ok(best)
 }
 
-/// AdamW with weight decay on weights alone.
-fn adamw(network: &Network, weight_decay: f64) -> ModuleOptimizer {
-    let plain = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0);
-    let decayed = plain.clone().with_weight_decay(weight_decay as f32).build();
-    plain.init().with_group(ParamGroup::from_ids(network.weights()), decayed, None)
-}
-
 /// A scalar whose gradient with respect to `logits` is that of the mean binary cross-entropy over known targets,
 /// `(σ(z) − t) / n`. Its value is not the loss, which training does not need, and no logarithm is taken.
 fn binary_cross_entropy_slope(logits: Tensor<2>, targets: Tensor<2>, mask: Option<Tensor<2>>) -> Tensor<1> {
@@ -274,12 +202,6 @@ fn mean_logits(rows: GateRows<'_>) -> Vec<f32> {
         (rate / (1.0 - rate)).ln() as f32
     };
     sums.into_iter().map(logit).collect()
-}
-
-/// Row-major values as a matrix of `rows` rows.
-fn matrix(data: Vec<f32>, rows: usize, device: &Device) -> Tensor<2> {
-    let columns = data.len() / rows;
-    Tensor::from_data(TensorData::new(data, [rows, columns]), device)
 }
 
 fn check(train: GateRows<'_>, held_out: GateRows<'_>, config: &GateConfig) -> Result<(), TrainError> {

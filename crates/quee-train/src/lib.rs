@@ -5,7 +5,7 @@
 //! - [`training`]: a whole backbone, from the weights of another task or from random ones; [`init`]: those
 //! - [`TrainDevice`]: what it is trained on
 //! - [`capture`](mod@capture): what quantizers are searched with
-//! - [`exits`]: the linear classifiers of early exits
+//! - [`exits`]: the classifiers of early exits
 //! - [`ProductChain`]: the library's own product, to compare kernels with
 //! - [`gates`]: the networks that predict probabilities of error
 //!
@@ -23,6 +23,7 @@ pub mod exits;
 pub mod fake_quant;
 pub mod gates;
 pub mod init;
+mod network;
 mod optimizer;
 mod params;
 mod peer;
@@ -35,6 +36,7 @@ pub use executor::{BurnExecutor, flex_device};
 pub use exits::{ExitConfig, train_exit};
 pub use gates::{GateConfig, GateMember, GateRows, train_gate};
 pub use init::{random_weights, reset_head};
+pub use optimizer::soft_labels;
 pub use params::ParamStore;
 pub use peer::ProductChain;
 pub use training::{Part, Rule, TrainConfig, TrainState, Trained, train};

@@ -17,7 +17,7 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
 }
 
 /// Labels as probabilities `[B, classes]`, row-major: `1 − smoothing` on the class, the rest spread evenly over all.
-pub(crate) fn soft_labels(labels: impl Iterator<Item = u16>, classes: usize, smoothing: f32) -> Vec<f32> {
+pub fn soft_labels(labels: impl Iterator<Item = u16>, classes: usize, smoothing: f32) -> Vec<f32> {
     let mut targets = Vec::new();
     for label in labels {
         let start = targets.len();

@@ -1,6 +1,6 @@
 //! `policy.safetensors`: everything that is needed to run a policy later.
 //!
-//! Tensors: the backbone under `backbone.<name in checkpoints>`, exits under `exit<s>.weight|bias`, what calibration made of single layers under
+//! Tensors: the backbone under `backbone.<name in checkpoints>`, exits under `exit<s>.weight|bias` (`exit<s>.hidden.weight|bias`), what calibration made of single layers under
 //! `quant.` (see [`quee_backbone::quant_file`]). Notes (JSON): the recipe, the quantizers,
 //! the gates with their networks, the rates at gate 0, the settings of λ with their cost on *cal-a*, the costs of all parts.
 
@@ -15,20 +15,20 @@ use quee_backbone::quant_file::PlanNotes;
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_backbone::{Backbone, QuantPlan};
 use quee_data::Transform;
-use quee_heads::{ExitHead, GatePredictor};
+use quee_heads::{ExitHead, GatePredictor, Mlp};
 use quee_policy::cost::{BitTable, CostTable, Ledger};
 use quee_policy::open_loop::OpenLoop;
 use quee_policy::tree::{NodeId, PathTree};
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::Recipe;
+use crate::recipe::{ExitKind, Recipe};
 use crate::results::Study;
 use crate::run::path_tree;
 use crate::stages::answers::ExitHeads;
 use crate::stages::prepare::transform_of;
 use crate::stages::study::OPEN_LOOP;
 
-const FORMAT: &str = "quee policy 2";
+const FORMAT: &str = "quee policy 3";
 /// What the names of the quantizers' tensors begin with.
 const QUANT: &str = "quant.";
 
@@ -126,9 +126,16 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         tensors.push(TensorData::f32(format!("backbone.{name}"), shape, values));
     }
     for (index, head) in seed.trained.heads.0.iter().enumerate() {
-        let (shape, exit) = (vec![head.classes, head.dim], index + 1);
-        tensors.push(TensorData::f32(format!("exit{exit}.weight"), shape, head.weight.iter().copied()));
-        tensors.push(TensorData::f32(format!("exit{exit}.bias"), vec![head.classes], head.bias.iter().copied()));
+        let (exit, network) = (index + 1, &head.network);
+        let mut layer = |name: &str, inputs: usize, weight: &[f32], bias: &[f32]| {
+            let shape = vec![bias.len(), inputs];
+            tensors.push(TensorData::f32(format!("exit{exit}{name}.weight"), shape, weight.iter().copied()));
+            tensors.push(TensorData::f32(format!("exit{exit}{name}.bias"), vec![bias.len()], bias.iter().copied()));
+        };
+        if network.hidden > 0 {
+            layer(".hidden", network.inputs, &network.w1, &network.b1);
+        }
+        layer("", network.last_inputs(), &network.w2, &network.b2);
     }
     let metadata = BTreeMap::from([
         ("format".to_owned(), FORMAT.to_owned()),
@@ -165,10 +172,20 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     ensure!(backbone.classes() == class_names.len(), "{}", damaged());
     let (dim, classes) = (backbone.feature_dim(), backbone.classes());
     let mut heads = Vec::new();
-    for index in 1..=recipe.paths.segments.len() {
-        let weight = checkpoint.take(&format!("exit{index}.weight"), &[classes, dim])?.to_vec();
-        let bias = checkpoint.take(&format!("exit{index}.bias"), &[classes])?.to_vec();
-        heads.push(ExitHead { dim, classes, weight, bias });
+    let (exits, last) = (&recipe.exits, recipe.paths.segments.len());
+    for index in 1..=last {
+        // The last exit is the backbone's own classifier, and the first has nothing before it.
+        let inputs = dim + if exits.cascade && index > 1 && index < last { classes } else { 0 };
+        let hidden = if exits.head == ExitKind::Hidden && index < last { exits.hidden } else { 0 };
+        let mut layer = |name: &str, outputs: usize, inputs: usize| -> Result<(Vec<f32>, Vec<f32>)> {
+            let weight = checkpoint.take(&format!("exit{index}{name}.weight"), &[outputs, inputs])?.to_vec();
+            Ok((weight, checkpoint.take(&format!("exit{index}{name}.bias"), &[outputs])?.to_vec()))
+        };
+        let (w1, b1) = if hidden > 0 { layer(".hidden", hidden, inputs)? } else { Default::default() };
+        let (w2, b2) = layer("", classes, if hidden > 0 { hidden } else { inputs })?;
+        let head = ExitHead { dim, network: Mlp { inputs, hidden, outputs: classes, w1, b1, w2, b2 } };
+        head.check().with_context(damaged)?;
+        heads.push(head);
     }
     let plan = QuantPlan::load(plan, QUANT, &mut checkpoint)?;
     checkpoint.finish()?;

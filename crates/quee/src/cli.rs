@@ -13,6 +13,7 @@ use crate::backend::DeviceArgs;
 use crate::cancel::{Cancel, Cancelled};
 use crate::output::print;
 use crate::recipe::{self, Recipe};
+use crate::sweep::{self, Cases};
 use crate::training::{self, TrainingArgs};
 use crate::{
     backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, quantize, run,
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run an experiment from a recipe; results go to a new folder below --out
     Run(RunArgs),
+    /// Run an experiment in several cases that differ in a few settings, and compare them
+    Sweep(SweepArgs),
     /// Look at recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -140,6 +143,19 @@ struct RunArgs {
 }
 
 #[derive(Args)]
+struct SweepArgs {
+    /// File of the cases, e.g. experiments/conditions/cells.toml; see docs/conditions.md
+    cases: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Where results go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
 struct LadderArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -200,6 +216,15 @@ fn carry_out(command: Command) -> Result<()> {
             let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
             let threads = recipe.threads;
             let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cancel))?;
+            print(&format!("{}\n", folder.display()))
+        }
+        Command::Sweep(args) => {
+            let cases = Cases::read(&args.cases)?;
+            let recipe = args.recipe.load()?;
+            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
+            let threads = recipe.threads;
+            let request = sweep::Request { file: args.cases, cases, recipe };
+            let folder = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cancel))?;
             print(&format!("{}\n", folder.display()))
         }
         Command::Ladder(args) => {

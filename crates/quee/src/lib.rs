@@ -2,7 +2,7 @@
 //!
 //! - [`cli`]: the command line
 //! - [`recipe`]: what defines an experiment
-//! - [`stages`]: what an experiment does, step by step
+//! - [`stages`]: what an experiment does, step by step; [`experiment`] has them run in order, [`sweep`] in several cases
 //! - [`artefact`]: the policy on disk
 //! - [`predict`]: a stored policy at work on pictures
 //! - [`report`]: the page that a run leaves behind
@@ -22,6 +22,7 @@ pub mod cancel;
 pub mod cli;
 pub mod data_command;
 pub mod environment;
+pub mod experiment;
 pub mod finetune;
 pub mod folders;
 pub mod inspect;
@@ -36,6 +37,7 @@ pub mod report;
 pub mod results;
 pub mod run;
 pub mod stages;
+pub mod sweep;
 pub mod training;
 pub mod transfer;
 pub mod tune_command;

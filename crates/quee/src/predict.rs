@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use quee_backbone::{Executor, Value};
 use quee_gpu::AdapterInfo;
+use quee_heads::ExitHead;
 use quee_policy::cost::Charge;
 use quee_policy::lambda::within_budget;
 use quee_policy::tree::{Continuation, NodeId, ROOT};
@@ -179,9 +180,9 @@ impl Walk<'_> {
     }
 
     /// What the exit behind the last segment says, and the features it saw.
-    fn exit(&self, executor: &mut dyn Executor) -> Result<(NodeAnswers, Vec<f32>)> {
+    fn exit(&self, executor: &mut dyn Executor, before: Option<&NodeAnswers>) -> Result<(NodeAnswers, Vec<f32>)> {
         let features = self.program.features(executor, self.depth() - 1, &self.tokens)?;
-        Ok((NodeAnswers::compute(&self.policy.heads.0[self.depth() - 1], &features), features))
+        Ok((NodeAnswers::compute_after(&self.policy.heads.0[self.depth() - 1], &features, before), features))
     }
 }
 
@@ -196,12 +197,17 @@ fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], 
     let (answer, expected, gates, charge) = match commitment(policy, lambda) {
         Some(end) => {
             let mut node = ROOT;
+            // A cascade needs every exit on the way, others only the last.
+            let (mut answer, cascade) = (None, policy.heads.0.iter().any(ExitHead::is_cascade));
             for width in tree.widths_of(end) {
                 node = tree.child(node, width).context("the path is one of the tree")?;
                 walk.step(executor, node)?;
+                if cascade || node == end {
+                    answer = Some(walk.exit(executor, answer.as_ref())?.0);
+                }
             }
             let expected = f64::from(policy.root_rates[tree.suffix_index(&tree.widths_of(end))]);
-            (walk.exit(executor)?.0, expected, Vec::new(), Charge::Static)
+            (answer.context("the path runs at least one segment")?, expected, Vec::new(), Charge::Static)
         }
         None => {
             let (answer, expected, gates) = decide_gate_by_gate(&mut walk, executor, lambda)?;
@@ -268,8 +274,8 @@ fn decide_gate_by_gate(
         let Some(next) = best.first else { break };
         since = Instant::now();
         walk.step(executor, next)?;
+        let (now, features) = walk.exit(executor, (depth > 0).then_some(&answer))?;
         let previous = (depth > 0).then(|| std::mem::take(&mut answer.probabilities));
-        let (now, features) = walk.exit(executor)?;
         answer = now;
         if let Some(gate) = policy.gates.get(depth) {
             let (mut row, so_far) = (Vec::new(), tree.widths_of(next));

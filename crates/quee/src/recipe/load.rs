@@ -130,6 +130,20 @@ pub fn resolve(path: &Path, profile: Option<&str>, sets: &[String], base: &Table
     Ok(merged)
 }
 
+/// `recipe` with the settings in `set` changed; `origin` names them in messages.
+///
+/// # Errors
+/// When a key does not exist or a value is impossible.
+pub fn changed(recipe: &Recipe, set: &Table, origin: &str) -> Result<Recipe, RecipeError> {
+    let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    check_keys(origin, set, &base, "", &base)?;
+    let mut merged = Table::try_from(recipe).expect("a recipe is representable in TOML");
+    merge(&mut merged, set.clone());
+    let recipe: Recipe = typed(origin, merged)?;
+    recipe.check().map_err(|reason| RecipeError::Value { file: origin.to_owned(), reason })?;
+    Ok(recipe)
+}
+
 /// The settings that a resolved table stands for; `file` is its name in messages.
 ///
 /// # Errors
@@ -264,6 +278,7 @@ impl Recipe {
             ("quant.calibration_pictures", self.quant.calibration_pictures),
             ("paths.limit", self.paths.limit),
             ("paths.batch", self.paths.batch),
+            ("exits.hidden", self.exits.hidden),
             ("exits.epochs", self.exits.epochs),
             ("exits.batch", self.exits.batch),
             ("cells.count", self.cells.count),
@@ -302,6 +317,15 @@ impl Recipe {
         ];
         if let Some((key, value)) = not_negative.iter().find(|(_, v)| !(*v >= 0.0 && v.is_finite())) {
             return Err(format!("`{key}` = {value}: must not be negative"));
+        }
+        if !(0.0..=1.0).contains(&self.exits.distillation) {
+            return Err(format!("`exits.distillation` = {}: must lie between 0 and 1", self.exits.distillation));
+        }
+        if self.exits.folds == 1 {
+            return Err("`exits.folds` = 1: take 0 (none) or at least 2".into());
+        }
+        if !(-1.0..=1.0).contains(&self.predictor.foresight) {
+            return Err(format!("`predictor.foresight` = {}: must lie between -1 and 1", self.predictor.foresight));
         }
         if self.seeds.is_empty() {
             return Err("`seeds` is empty: name at least one seed".into());

@@ -6,5 +6,5 @@
 mod load;
 mod settings;
 
-pub use load::{BASE, RecipeError, load, resolve, typed};
+pub use load::{BASE, RecipeError, changed, load, resolve, typed};
 pub use settings::*;

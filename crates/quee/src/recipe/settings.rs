@@ -123,6 +123,8 @@ pub struct Data {
     pub split_seed: u64,
     /// Pictures drawn for testing where the source has no test split.
     pub test: usize,
+    /// Leave the source's test split alone, and test on pictures of its training part.
+    pub development: bool,
     /// Most pictures to divide among exit-train, fit and cal; 0 is all.
     pub limit_train: usize,
     /// Most pictures of the test split; 0 is all.
@@ -253,10 +255,30 @@ pub enum ExitFeatures {
     Float,
 }
 
+/// The form of an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitKind {
+    /// One linear layer.
+    Linear,
+    /// One hidden layer before it.
+    Hidden,
+}
+
 /// Training of the exits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exits {
+    /// Their form.
+    pub head: ExitKind,
+    /// Hidden units.
+    pub hidden: usize,
+    /// Whether an exit reads what the one before it said.
+    pub cascade: bool,
+    /// Weight of the float backbone's own probabilities among the targets.
+    pub distillation: f64,
+    /// Folds of exit-train and fit together; 0 keeps the two apart.
+    pub folds: usize,
     /// What they see.
     pub train_on: ExitFeatures,
     /// Random paths per picture.
@@ -347,6 +369,10 @@ pub struct Predictor {
     pub held_out: f64,
     /// Calibration on cal-a.
     pub calibration: PredictorCalibration,
+    /// Most pictures of fit to learn from; 0 is all.
+    pub pictures: usize,
+    /// From −1, nothing is known of a picture, to 1, the outcome is known: for diagnosis.
+    pub foresight: f64,
 }
 
 /// Which continuations compete at a gate of the open-loop policy.

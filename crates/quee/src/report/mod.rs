@@ -10,6 +10,7 @@ mod page;
 mod reliability;
 mod series;
 mod style;
+pub mod sweep;
 mod svg;
 mod tables;
 pub(crate) mod text;
@@ -24,6 +25,16 @@ mod tests;
 /// The page as HTML. Text of the report is escaped. What has no number is shown as a dash or left out.
 pub fn render(report: &model::Report) -> String {
     page::document(report)
+}
+
+/// The page of a sweep as HTML.
+pub fn sweep_page(report: &sweep::SweepReport) -> String {
+    sweep::document(report)
+}
+
+/// The figure of a sweep as an SVG file of its own.
+pub fn sweep_svg(report: &sweep::SweepReport) -> String {
+    sweep::standalone(report)
 }
 
 /// The main figure, accuracy against relative cost, as an SVG file of its own, on white.

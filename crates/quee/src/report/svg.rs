@@ -307,17 +307,7 @@ impl Frame {
 
     /// Grid, axes, numbers and titles. Numbers that would touch are left out.
     pub fn draw(&self, drawing: &mut Drawing, axes: Axes) {
-        let ticks = self.y.ticks(axes.y_ticks);
-        let step = ticks.windows(2).map(|pair| axes.y_factor * (pair[1] - pair[0])).fold(f64::INFINITY, f64::min);
-        let decimals = if step.is_finite() { (-(step * 1.0001).log10().floor()).clamp(0.0, 6.0) as usize } else { 1 };
-        let mut widest: f64 = 0.0;
-        for value in ticks {
-            let y = self.y.at(value);
-            let label = fixed(axes.y_factor * value, decimals);
-            widest = widest.max(width_of(&label) * FONT);
-            drawing.line((self.left, y), (self.right(), y), "grid");
-            drawing.text((self.left - 7.0, y + 4.2), "tick end", &label);
-        }
+        self.draw_y(drawing, axes);
         let minor = self.x.minor_ticks();
         for value in minor {
             let x = self.x.at(value);
@@ -335,11 +325,26 @@ impl Frame {
                 free = x + half + 6.0;
             }
         }
-        drawing.line((self.left, self.top), (self.left, self.bottom()), "axis");
-        drawing.line((self.left, self.bottom()), (self.right(), self.bottom()), "axis");
         if let Some(title) = axes.x {
             drawing.text((self.left + 0.5 * self.width, self.bottom() + 39.0), "title mid", title);
         }
+    }
+
+    /// Both axes, and along y the grid, its numbers and its title.
+    pub fn draw_y(&self, drawing: &mut Drawing, axes: Axes) {
+        let ticks = self.y.ticks(axes.y_ticks);
+        let step = ticks.windows(2).map(|pair| axes.y_factor * (pair[1] - pair[0])).fold(f64::INFINITY, f64::min);
+        let decimals = if step.is_finite() { (-(step * 1.0001).log10().floor()).clamp(0.0, 6.0) as usize } else { 1 };
+        let mut widest: f64 = 0.0;
+        for value in ticks {
+            let y = self.y.at(value);
+            let label = fixed(axes.y_factor * value, decimals);
+            widest = widest.max(width_of(&label) * FONT);
+            drawing.line((self.left, y), (self.right(), y), "grid");
+            drawing.text((self.left - 7.0, y + 4.2), "tick end", &label);
+        }
+        drawing.line((self.left, self.top), (self.left, self.bottom()), "axis");
+        drawing.line((self.left, self.bottom()), (self.right(), self.bottom()), "axis");
         if !axes.y.is_empty() {
             drawing.text_upwards((self.left - widest - 16.0, self.top + 0.5 * self.height), "title", axes.y);
         }

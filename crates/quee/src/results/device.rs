@@ -8,6 +8,7 @@ use crate::report::model::DeviceRow;
 use crate::stages::costs::PartWork;
 
 /// What was counted.
+#[derive(Clone)]
 pub struct DeviceWork {
     /// Pictures of the batch that parts were counted with.
     pub batch: usize,

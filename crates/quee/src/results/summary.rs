@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quee_heads::PredictorRow;
 use quee_policy::bootstrap::Interval;
 use quee_policy::summary::{AtDrop, Difference};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::recipe::{CostModel, Recipe};
 use crate::report::model::PredictorSummary;
 use crate::report::text::count;
 use crate::stages::prepare::Prepared;
-use crate::stages::study::{DYNAMIC, OPEN_LOOP};
+use crate::stages::study::{DYNAMIC, OPEN_LOOP, SeedStudy};
 
 /// Name of the naive combination in results.
 pub const NAIVE: &str = "naive combination";
@@ -144,6 +145,9 @@ pub fn summary(study: &Study) -> SummaryFile {
 /// How many pictures of the published data set are used, where it isn't all of them:
 /// `subset: 8,000 of 50,000 train and 2,000 of 10,000 test pictures`. Pictures that only the backbone has seen count.
 pub fn subset(recipe: &Recipe, prepared: &Prepared) -> Option<String> {
+    if recipe.data.development {
+        return Some("for development: tested on pictures of the training part".to_owned());
+    }
     let (data, official) = (&prepared.data, prepared.data.official_size()?);
     let mut size = data.part_sizes();
     if recipe.data.limit_train > 0 {
@@ -192,6 +196,18 @@ pub fn predictor(study: &Study) -> PredictorSummary {
         ece_floor: mean(rows.iter().map(|row| row.ece_floor).collect()),
         auroc: (!ranks.is_empty()).then(|| mean(ranks)),
     }
+}
+
+/// Share of the variance of errors on *test* that predictions explain, 1 − Brier / variance, mean over gates, continuations and seeds; continuations
+/// that are always right or always wrong have no variance and are left out.
+pub fn skill(seeds: &[SeedStudy]) -> f64 {
+    let rows = seeds.iter().flat_map(|seed| &seed.quality).flat_map(|gate| &gate.rows);
+    let of_row = |row: &PredictorRow| {
+        let variance = row.base_rate * (1.0 - row.base_rate);
+        (variance > 0.0).then(|| 1.0 - row.brier / variance)
+    };
+    let all: Vec<f64> = rows.filter_map(of_row).collect();
+    all.iter().sum::<f64>() / all.len().max(1) as f64
 }
 
 /// Test accuracy at full depth of every static width, mean over seeds (the last exit is the backbone's own).

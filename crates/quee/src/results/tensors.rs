@@ -41,10 +41,10 @@ pub fn paths(study: &Study) -> Vec<u8> {
 fn of_split(study: &Study, split: &str, table: &Outcomes) -> Vec<TensorData> {
     let (splits, runs) = (&study.prepared.splits, &study.runs.tree);
     let (indices, tokens) = match split {
-        "fit" => (&splits.fit, &runs.fit),
-        "cal_a" => (&splits.cal_a, &runs.cal_a),
-        "cal_b" => (&splits.cal_b, &runs.cal_b),
-        _ => (&splits.test, &runs.test),
+        "fit" => (study.prepared.fit(), &runs.fit),
+        "cal_a" => (splits.cal_a.as_slice(), &runs.cal_a),
+        "cal_b" => (splits.cal_b.as_slice(), &runs.cal_b),
+        _ => (splits.test.as_slice(), &runs.test),
     };
     let samples = table.samples();
     let mut all = vec![

@@ -4,7 +4,7 @@ use anyhow::Result;
 use quee_backbone::Linear;
 use quee_heads::{ExitHead, softmax};
 use quee_policy::table::{Outcomes, RunOutcomes};
-use quee_policy::tree::PathTree;
+use quee_policy::tree::{PathTree, ROOT};
 use rayon::prelude::*;
 
 /// The exits of a seed, one per segment; the last is the backbone's own classifier.
@@ -13,12 +13,8 @@ pub struct ExitHeads(pub Vec<ExitHead>);
 
 /// The backbone's own classifier as an exit.
 pub fn own_head(head: &Linear) -> ExitHead {
-    ExitHead {
-        dim: head.inputs,
-        classes: head.outputs,
-        weight: head.weight.data.to_vec(),
-        bias: head.bias.as_ref().map_or_else(|| vec![0.0; head.outputs], |bias| bias.data.to_vec()),
-    }
+    let bias = head.bias.as_ref().map_or_else(|| vec![0.0; head.outputs], |bias| bias.data.to_vec());
+    ExitHead::linear(head.inputs, head.weight.data.to_vec(), bias)
 }
 
 /// What one exit says about the pictures of a split.
@@ -34,11 +30,35 @@ pub struct NodeAnswers {
 
 impl NodeAnswers {
     /// Applies `head` to features `[picture][dim]`.
+    ///
+    /// # Panics
+    /// When the head is part of a cascade.
     pub fn compute(head: &ExitHead, features: &[f32]) -> Self {
+        Self::compute_after(head, features, None)
+    }
+
+    /// Applies `head` to features `[picture][dim]`; a cascade also reads what the exit `before` said of the same pictures.
+    ///
+    /// # Panics
+    /// When a cascade gets nothing to read.
+    pub fn compute_after(head: &ExitHead, features: &[f32], before: Option<&Self>) -> Self {
+        Self::compute_each(|_| head, features, head.dim, before)
+    }
+
+    /// As [`compute_after`](Self::compute_after), with a head for each picture.
+    fn compute_each<'h>(
+        head: impl Fn(usize) -> &'h ExitHead,
+        features: &[f32],
+        dim: usize,
+        before: Option<&Self>,
+    ) -> Self {
         let mut all = Self::default();
         let mut logits = Vec::new();
-        for token in features.chunks_exact(head.dim) {
-            head.logits(token, &mut logits);
+        for (picture, token) in features.chunks_exact(dim).enumerate() {
+            let head = head(picture);
+            let classes = head.classes();
+            let previous = before.map(|said| &said.probabilities[picture * classes..(picture + 1) * classes]);
+            head.logits(token, previous, &mut logits);
             let probabilities = softmax(&logits);
             let mut best = 0;
             for (class, p) in probabilities.iter().enumerate() {
@@ -52,22 +72,55 @@ impl NodeAnswers {
         }
         all
     }
+
+    /// What is said of the pictures `chosen`, of `classes` classes.
+    pub fn of(&self, chosen: &[usize], classes: usize) -> Self {
+        let probabilities = |&picture: &usize| &self.probabilities[picture * classes..(picture + 1) * classes];
+        match self.answers.is_empty() {
+            true => Self::default(),
+            false => Self {
+                probabilities: chosen.iter().flat_map(probabilities).copied().collect(),
+                answers: chosen.iter().map(|&picture| self.answers[picture]).collect(),
+                confidence: chosen.iter().map(|&picture| self.confidence[picture]).collect(),
+            },
+        }
+    }
 }
 
-/// Answers at every node of the tree; the root's entry is empty.
-pub fn tree_answers(tree: &PathTree, heads: &ExitHeads, features: &[Vec<f32>]) -> Vec<NodeAnswers> {
-    let answer = |node: usize| match tree.node(node).depth {
-        0 => NodeAnswers::default(),
-        depth => NodeAnswers::compute(&heads.0[depth - 1], &features[node]),
-    };
-    (0..tree.node_count()).into_par_iter().map(answer).collect()
+/// Answers at every node of the tree, with the exits that `heads` names for a picture; the root's entry is empty.
+pub fn tree_answers<'h>(
+    tree: &PathTree,
+    heads: impl Fn(usize) -> &'h ExitHeads + Sync,
+    features: &[Vec<f32>],
+) -> Vec<NodeAnswers> {
+    let mut all: Vec<NodeAnswers> = vec![NodeAnswers::default()];
+    for depth in 1..=tree.segments() {
+        let answer = |node: usize| {
+            let before = tree.node(node).parent.filter(|&parent| parent != ROOT).map(|parent| &all[parent]);
+            let dim = heads(0).0[depth - 1].dim;
+            NodeAnswers::compute_each(|picture| &heads(picture).0[depth - 1], &features[node], dim, before)
+        };
+        let level: Vec<NodeAnswers> = tree.level(depth).into_par_iter().map(answer).collect();
+        all.extend(level);
+    }
+    all
+}
+
+/// Answers at every exit of a single path, with the exits that `heads` names for a picture.
+pub fn run_answers<'h>(heads: impl Fn(usize) -> &'h ExitHeads, features: &[Vec<f32>]) -> Vec<NodeAnswers> {
+    let mut all: Vec<NodeAnswers> = Vec::new();
+    for (exit, features) in features.iter().enumerate() {
+        let dim = heads(0).0[exit].dim;
+        let said = NodeAnswers::compute_each(|picture| &heads(picture).0[exit], features, dim, all.last());
+        all.push(said);
+    }
+    all
 }
 
 /// Answers at every exit of a single path, as policies read them.
 pub fn run_outcomes(heads: &ExitHeads, features: &[Vec<f32>]) -> RunOutcomes {
     let mut all = RunOutcomes { answers: Vec::new(), confidence: Vec::new() };
-    for (head, features) in heads.0.iter().zip(features) {
-        let exit = NodeAnswers::compute(head, features);
+    for exit in run_answers(|_| heads, features) {
         all.answers.extend(exit.answers);
         all.confidence.extend(exit.confidence);
     }

@@ -81,8 +81,8 @@ pub fn static_widths(recipe: &Recipe) -> Vec<Width> {
 pub fn steps(recipe: &Recipe, prepared: &Prepared) -> usize {
     let splits = &prepared.splits;
     let evaluated = splits.cal_a.len() + splits.cal_b.len() + splits.test.len();
-    splits.exit_train.len() * draws(recipe).len()
-        + splits.fit.len()
+    prepared.exit_train().len() * draws(recipe).len()
+        + prepared.fit().len()
         + evaluated
         + evaluated * static_widths(recipe).len()
 }
@@ -119,12 +119,12 @@ impl BackboneRuns {
                 random_path(tree, widths, &mut rng)
             }
         };
-        let exit_pictures = prepared.pictures(&splits.exit_train);
+        let exit_pictures = prepared.pictures(prepared.exit_train());
         let exit_train = program.paths_features(drive, &exit_pictures, draws.len(), path, segments)?;
 
-        let along_tree = |indices: &Vec<usize>| program.tree_features(drive, &prepared.pictures(indices), tree, widths);
+        let along_tree = |indices: &[usize]| program.tree_features(drive, &prepared.pictures(indices), tree, widths);
         let tree = PerSplit {
-            fit: along_tree(&splits.fit)?,
+            fit: along_tree(prepared.fit())?,
             cal_a: along_tree(&splits.cal_a)?,
             cal_b: along_tree(&splits.cal_b)?,
             test: along_tree(&splits.test)?,

@@ -22,8 +22,8 @@ pub struct Counted {
     model: CostModel,
     stem: PartCost,
     segments: Vec<PartCost>,
-    /// Each exit; the last is the backbone's own head.
-    exits: Vec<f64>,
+    /// What each exit costs besides its classifier.
+    around_exits: Vec<f64>,
     float_total: f64,
 }
 
@@ -38,17 +38,18 @@ impl Counted {
             let ops = cost.blocks.iter().skip(blocks).take(count).flat_map(|b| b.ops.clone()).collect();
             merged.push(PartCost { ops, wider: cost.stem.wider.clone() });
             blocks += count;
-            // Exits have the form of the backbone's own classifier.
             exits.push(match model {
-                CostModel::Dynn => million(cost_dynn::exit(cost, blocks - 1, cost.classes())),
-                CostModel::Bops | CostModel::Macs => float_part(model, cost.head.macs()),
+                CostModel::Dynn => {
+                    million(cost_dynn::exit(cost, blocks - 1, cost.classes())) - million(cost.head.macs() as f64)
+                }
+                CostModel::Bops | CostModel::Macs => 0.0,
             });
         }
         let float_total = match model {
             CostModel::Dynn => million(cost_dynn::backbone(cost, cost.classes())),
             CostModel::Bops | CostModel::Macs => float_part(model, cost.macs()),
         };
-        Self { model, stem: cost.stem.clone(), segments: merged, exits, float_total }
+        Self { model, stem: cost.stem.clone(), segments: merged, around_exits: exits, float_total }
     }
 
     /// What is counted.
@@ -71,13 +72,13 @@ impl Counted {
         self.float_total
     }
 
-    /// The table that policies work with. `gate_macs` are those of the predictors behind all segments but the last; their
-    /// weights are used once per picture, so multiply-accumulates are what *dynn* counts of them, too.
-    pub fn table(&self, stem: Width, widths: &[Width], gate_macs: &[u64]) -> CostTable {
+    /// The table that policies work with. `exit_macs` are those of the classifiers behind all segments, `gate_macs` those of the predictors
+    /// behind all but the last; their weights are used once per picture, so multiply-accumulates are what *dynn* counts of them, too.
+    pub fn table(&self, stem: Width, widths: &[Width], exit_macs: &[u64], gate_macs: &[u64]) -> CostTable {
         CostTable {
             stem: self.stem(stem),
             segment: self.segments.iter().map(|s| widths.iter().map(|&w| self.part(s, w)).collect()).collect(),
-            exit: self.exits.clone(),
+            exit: self.around_exits.iter().zip(exit_macs).map(|(rest, &macs)| rest + float_part(self.model, macs)).collect(),
             gate: gate_macs.iter().map(|&macs| float_part(self.model, macs)).collect(),
             float_total: self.float_total,
         }
@@ -258,8 +259,8 @@ mod tests {
     #[test]
     fn parts_add_up_to_the_whole_in_float() {
         for model in [CostModel::Bops, CostModel::Macs, CostModel::Dynn] {
-            let (counted, _) = counted(model);
-            let table = counted.table(Width::FLOAT, &[Width::FLOAT], &[10, 20, 30]);
+            let (counted, cost) = counted(model);
+            let table = counted.table(Width::FLOAT, &[Width::FLOAT], &[cost.head.macs(); 4], &[10, 20, 30]);
             let sum = table.stem + table.segment.iter().map(|s| s[0]).sum::<f64>() + table.exit[3];
             assert!((sum / counted.float_total() - 1.0).abs() < 1e-12, "{model:?}");
             assert!(table.gate[1] > table.gate[0] && table.exit.iter().all(|exit| *exit == table.exit[0]));
@@ -269,7 +270,7 @@ mod tests {
     #[test]
     fn only_bit_operations_depend_on_widths() {
         let widths = [Width::new(2, 2).unwrap(), Width::new(8, 8).unwrap()];
-        let segment = |model| counted(model).0.table(widths[1], &widths, &[1, 1, 1]).segment[0].clone();
+        let segment = |model| counted(model).0.table(widths[1], &widths, &[1; 4], &[1; 3]).segment[0].clone();
         assert_eq!(segment(CostModel::Bops)[1], 16.0 * segment(CostModel::Bops)[0]);
         for model in [CostModel::Macs, CostModel::Dynn] {
             assert_eq!(segment(model)[0], segment(model)[1], "{model:?}");

@@ -2,15 +2,40 @@
 
 use anyhow::Result;
 use quee_heads::ExitHead;
-use quee_train::TrainDevice;
-use quee_train::exits::{ExitConfig, train_exit};
+use quee_train::exits::{ExitConfig, ExitRows, train_exit};
+use quee_train::{TrainDevice, soft_labels};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::answers::{ExitHeads, own_head};
+use super::answers::{ExitHeads, NodeAnswers, own_head};
 use super::backbone_runs::BackboneRuns;
 use super::prepare::Prepared;
 use crate::cancel::Cancel;
-use crate::recipe::Recipe;
+use crate::recipe::{ExitKind, Recipe};
+
+/// Exits, and those that answer for the pictures of *fit* in their place.
+pub struct TrainedExits {
+    /// One per segment.
+    pub heads: ExitHeads,
+    /// With `exits.folds`, where *fit* and *exit-train* are the same pictures: exits that have not seen them.
+    folds: Option<Folds>,
+}
+
+/// Exits trained without the pictures of a fold, for these.
+struct Folds {
+    heads: Vec<ExitHeads>,
+    /// Fold by picture.
+    of_picture: Vec<usize>,
+}
+
+impl TrainedExits {
+    /// The exits that a picture of *fit* is answered with.
+    pub fn for_fit(&self, picture: usize) -> &ExitHeads {
+        self.folds.as_ref().map_or(&self.heads, |folds| &folds.heads[folds.of_picture[picture]])
+    }
+}
 
 /// Trains one exit per segment but the last; the last is the backbone's own classifier.
 ///
@@ -23,26 +48,148 @@ pub fn train(
     on: &TrainDevice,
     seed: u64,
     cancel: &Cancel,
-) -> Result<ExitHeads> {
-    let own = own_head(prepared.backbone.head());
-    let labels = prepared.data.labels_of(&prepared.splits.exit_train);
-    let all_labels = labels.repeat(runs.exit_train.len());
-    let last = recipe.paths.segments.len() - 1;
-    let mut heads: Vec<ExitHead> = (0..last)
-        .into_par_iter()
-        .map(|segment| {
-            cancel.check()?;
-            let features: Vec<f32> = runs.exit_train.iter().flat_map(|draw| &draw[segment]).copied().collect();
-            let settings = ExitConfig {
-                epochs: recipe.exits.epochs,
-                batch: recipe.exits.batch,
-                learning_rate: recipe.exits.learning_rate,
-                weight_decay: recipe.exits.weight_decay,
-                seed: seed.wrapping_mul(1000).wrapping_add(segment as u64),
+) -> Result<TrainedExits> {
+    let trainer = Trainer::new(recipe, prepared, runs, on, seed, cancel);
+    let all: Vec<usize> = (0..trainer.pictures).collect();
+    let count = recipe.exits.folds;
+    if count == 0 {
+        return Ok(TrainedExits { heads: trainer.train(&all)?, folds: None });
+    }
+    let of_picture = folds(trainer.pictures, count, recipe.data.contiguous, seed);
+    let without = |fold: usize| all.iter().copied().filter(|&picture| of_picture[picture] != fold).collect();
+    let chosen: Vec<Vec<usize>> = (0..count).map(without).chain([all.clone()]).collect();
+    let mut heads: Vec<ExitHeads> =
+        chosen.par_iter().map(|pictures| trainer.train(pictures)).collect::<Result<_>>()?;
+    let whole = heads.pop().expect("one more than there are folds");
+    Ok(TrainedExits { heads: whole, folds: Some(Folds { heads, of_picture }) })
+}
+
+/// A fold for every picture: at random, or in blocks where neighbours belong together.
+fn folds(pictures: usize, count: usize, contiguous: bool, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..pictures).collect();
+    if !contiguous {
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    }
+    let mut of_picture = vec![0; pictures];
+    for (place, picture) in order.into_iter().enumerate() {
+        of_picture[picture] = place * count / pictures;
+    }
+    of_picture
+}
+
+struct Trainer<'a> {
+    recipe: &'a Recipe,
+    runs: &'a BackboneRuns,
+    on: &'a TrainDevice,
+    seed: u64,
+    cancel: &'a Cancel,
+    own: ExitHead,
+    pictures: usize,
+    /// Class probabilities to learn, `[picture][class]`.
+    targets: Vec<f32>,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        recipe: &'a Recipe,
+        prepared: &Prepared,
+        runs: &'a BackboneRuns,
+        on: &'a TrainDevice,
+        seed: u64,
+        cancel: &'a Cancel,
+    ) -> Self {
+        let own = own_head(prepared.backbone.head());
+        let labels = prepared.data.labels_of(prepared.exit_train());
+        let mut targets = soft_labels(labels.iter().copied(), own.classes(), 0.0);
+        let share = recipe.exits.distillation as f32;
+        if share > 0.0 {
+            // The first run is the float one, and its last features are what the backbone's own classifier sees.
+            let last = runs.exit_train[0].last().expect("there is at least one segment");
+            let taught = NodeAnswers::compute(&own, last).probabilities;
+            targets.iter_mut().zip(taught).for_each(|(target, p)| *target += share * (p - *target));
+        }
+        Self { recipe, runs, on, seed, cancel, own, pictures: labels.len(), targets }
+    }
+
+    /// All exits, from the runs of the chosen pictures.
+    fn train(&self, chosen: &[usize]) -> Result<ExitHeads> {
+        let last = self.recipe.paths.segments.len() - 1;
+        let mut heads: Vec<ExitHead> = match self.recipe.exits.cascade {
+            false => (0..last)
+                .into_par_iter()
+                .map(|segment| self.exit(segment, self.features(segment, chosen), self.own.dim, chosen))
+                .collect::<Result<_>>()?,
+            true => self.cascade(last, chosen)?,
+        };
+        heads.push(self.own.clone());
+        Ok(ExitHeads(heads))
+    }
+
+    /// Each exit after the one before it, whose probabilities it reads.
+    fn cascade(&self, last: usize, chosen: &[usize]) -> Result<Vec<ExitHead>> {
+        let (dim, classes) = (self.own.dim, self.own.classes());
+        let mut heads: Vec<ExitHead> = Vec::new();
+        let mut said: Option<NodeAnswers> = None;
+        for segment in 0..last {
+            let features = self.features(segment, chosen);
+            let rows = match &said {
+                None => features.clone(),
+                Some(said) => {
+                    let mut rows = Vec::with_capacity(features.len() / dim * (dim + classes));
+                    for (token, previous) in features.chunks_exact(dim).zip(said.probabilities.chunks_exact(classes)) {
+                        rows.extend_from_slice(token);
+                        ExitHead::push_previous(&mut rows, previous);
+                    }
+                    rows
+                }
             };
-            Ok(train_exit(on, &features, &all_labels, own.dim, own.classes, &settings, None)?)
-        })
-        .collect::<Result<_>>()?;
-    heads.push(own);
-    Ok(ExitHeads(heads))
+            let inputs = dim + if said.is_some() { classes } else { 0 };
+            let head = self.exit(segment, rows, inputs, chosen)?;
+            let next = NodeAnswers::compute_after(&head, &features, said.as_ref());
+            said = Some(next);
+            heads.push(head);
+        }
+        Ok(heads)
+    }
+
+    /// Features behind a segment, `[run][picture][dim]`.
+    fn features(&self, segment: usize, chosen: &[usize]) -> Vec<f32> {
+        let dim = self.own.dim;
+        let of_run = |run: &'a super::backbone_runs::PathFeatures| {
+            chosen.iter().flat_map(move |&picture| &run[segment][picture * dim..(picture + 1) * dim])
+        };
+        self.runs.exit_train.iter().flat_map(of_run).copied().collect()
+    }
+
+    fn exit(&self, segment: usize, rows: Vec<f32>, inputs: usize, chosen: &[usize]) -> Result<ExitHead> {
+        self.cancel.check()?;
+        let (settings, classes) = (&self.recipe.exits, self.own.classes());
+        let targets: Vec<f32> =
+            chosen.iter().flat_map(|&picture| &self.targets[picture * classes..(picture + 1) * classes]).copied().collect();
+        let config = ExitConfig {
+            hidden: if settings.head == ExitKind::Hidden { settings.hidden } else { 0 },
+            epochs: settings.epochs,
+            batch: settings.batch,
+            learning_rate: settings.learning_rate,
+            weight_decay: settings.weight_decay,
+            seed: self.seed.wrapping_mul(1000).wrapping_add(segment as u64),
+        };
+        let rows = ExitRows { inputs, classes, features: &rows, targets: &targets.repeat(self.runs.exit_train.len()) };
+        Ok(ExitHead { dim: self.own.dim, network: train_exit(self.on, rows, &config, None)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folds_are_even_and_blocks_where_neighbours_belong_together() {
+        let count = |of: &[usize], fold: usize| of.iter().filter(|&&f| f == fold).count();
+        let random = folds(103, 5, false, 1);
+        assert!((0..5).all(|fold| (20..=21).contains(&count(&random, fold))));
+        assert!(random.windows(2).filter(|pair| pair[0] != pair[1]).count() > 50);
+        let blocks = folds(103, 5, true, 1);
+        assert_eq!(blocks.windows(2).filter(|pair| pair[0] != pair[1]).count(), 4);
+    }
 }

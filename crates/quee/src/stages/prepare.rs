@@ -24,6 +24,8 @@ pub struct Prepared {
     pub data: Dataset,
     /// Which picture serves which purpose.
     pub splits: Splits,
+    /// With `exits.folds`: exit-train and fit together, the pictures of both.
+    pooled: Option<Vec<usize>>,
     /// Architecture by name, with its normalisation.
     pub preset: Preset,
     /// From a stored picture to what the backbone takes.
@@ -82,13 +84,17 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
         backbone.depth()
     );
     let settings = &recipe.data;
+    let official_test: Vec<usize> = data.official_test.clone().into_iter().flatten().collect();
+    let (test, unused) = match (official_test.is_empty(), settings.development) {
+        (false, false) => (TestPart::Given(official_test), Vec::new()),
+        (_, false) => (TestPart::Drawn(settings.test), Vec::new()),
+        (_, true) => (TestPart::Drawn(settings.test), official_test),
+    };
     let splits = Splits::draw(&SplitRequest {
         labels: &data.labels,
         backbone_train: &trained_on,
-        test: match &data.official_test {
-            Some(range) => TestPart::Given(range.clone().collect()),
-            None => TestPart::Drawn(settings.test),
-        },
+        unused: &unused,
+        test,
         fractions: Fractions {
             exit_train: settings.exit_train,
             fit: settings.fit,
@@ -102,7 +108,12 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     let mut cost = BackboneCost::count(backbone.as_ref())?;
     cost.set_wider(&quantize::wider::wider(&recipe.quant.wider, backbone.as_ref(), &quantize::widths(&recipe.quant))?);
     let transform = transform_of(&preset, backbone.image_shape());
-    Ok(Prepared { data, splits, preset, transform, backbone, weights_origin, cost, seen })
+    let pooled = (recipe.exits.folds > 0).then(|| {
+        let mut both = [splits.exit_train.as_slice(), &splits.fit].concat();
+        both.sort_unstable();
+        both
+    });
+    Ok(Prepared { data, splits, pooled, preset, transform, backbone, weights_origin, cost, seen })
 }
 
 /// Loads the data set `name` from `path`; without a path, from the user's data folder (see [`folders`]), where it is in it, or
@@ -133,6 +144,16 @@ pub fn transform_of(preset: &Preset, [channels, height, width]: [usize; 3]) -> T
 }
 
 impl Prepared {
+    /// Pictures that exits are trained on.
+    pub fn exit_train(&self) -> &[usize] {
+        self.pooled.as_deref().unwrap_or(&self.splits.exit_train)
+    }
+
+    /// Pictures that predictors are trained on. With `exits.folds` those of the exits, see [`exits`](super::exits).
+    pub fn fit(&self) -> &[usize] {
+        self.pooled.as_deref().unwrap_or(&self.splits.fit)
+    }
+
     /// Pictures of a split, batch by batch.
     pub fn pictures<'a>(&'a self, indices: &'a [usize]) -> Part<'a> {
         Part { data: &self.data, transform: &self.transform, indices }

@@ -1,10 +1,11 @@
 //! One seed of a study: exits, gates, then every policy and baseline on the same tables.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use anyhow::Result;
 use quee_heads::quality::{self, ReliabilityBin};
-use quee_heads::{ABSENT, FeatureSpec, FourWay, PredictorRow};
+use quee_heads::{ABSENT, ExitHead, FeatureSpec, FourWay, PredictorRow};
 use quee_policy::cost::Ledger;
 use quee_policy::dynamic::Cells as CellTable;
 use quee_policy::lambda::Sweep;
@@ -12,9 +13,12 @@ use quee_policy::open_loop::{PredictionTable, candidates, root_rates};
 use quee_policy::risk::RiskTarget;
 use quee_policy::study::{DynamicInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate};
 use quee_policy::table::{Outcomes, StaticRun, most_frequent};
-use quee_policy::tree::PathTree;
+use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
 use quee_train::TrainDevice;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::answers::{ExitHeads, NodeAnswers, outcomes, run_outcomes, tree_answers};
@@ -35,6 +39,8 @@ pub const DYNAMIC: &str = "QuEE dynamic program";
 pub struct Trained {
     /// Exits.
     pub heads: ExitHeads,
+    /// Positions in *fit* that cells and predictors learn from, where not all do.
+    pub fit_pictures: Option<Vec<usize>>,
     /// Gates 1 to segments − 1.
     pub gates: Vec<Gate>,
     /// Predictions at gate 0: rates on *fit*, `[suffix]`.
@@ -69,6 +75,8 @@ pub struct SeedStudy {
     pub result: SeedResult,
     /// Quality of the predictions.
     pub quality: Vec<GateQuality>,
+    /// What the policy knows or ignores on purpose, which makes this no result.
+    pub foresight: Option<String>,
 }
 
 /// What all seeds share.
@@ -98,18 +106,37 @@ pub struct Shared<'a> {
 /// When training diverges, or a wish to stop.
 pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let Shared { recipe, prepared, tree, runs, training, cancel, .. } = shared;
-    let heads = exits::train(recipe, prepared, runs, training, seed, cancel)?;
+    let exits = exits::train(recipe, prepared, runs, training, seed, cancel)?;
     let splits = &prepared.splits;
-    let labels = PerSplit {
-        fit: prepared.data.labels_of(&splits.fit),
+    let mut labels = PerSplit {
+        fit: prepared.data.labels_of(prepared.fit()),
         cal_a: prepared.data.labels_of(&splits.cal_a),
         cal_b: prepared.data.labels_of(&splits.cal_b),
         test: prepared.data.labels_of(&splits.test),
     };
-    let answers: PerSplit<Vec<NodeAnswers>> = runs.tree.map(|features| tree_answers(tree, &heads, features));
+    let heads = &exits.heads;
+    let mut answers = PerSplit {
+        fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit),
+        cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a),
+        cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b),
+        test: tree_answers(tree, |_| heads, &runs.tree.test),
+    };
+    let chosen = chosen_of_fit(recipe, labels.fit.len());
+    let mut fit_tokens = Cow::Borrowed(&runs.tree.fit);
+    if let Some(chosen) = &chosen {
+        let (classes, dim) = (prepared.backbone.classes(), prepared.backbone.feature_dim());
+        answers.fit = answers.fit.iter().map(|node| node.of(chosen, classes)).collect();
+        labels.fit = chosen.iter().map(|&picture| labels.fit[picture]).collect();
+        let token = |node: &Vec<f32>, picture: usize| node[picture * dim..(picture + 1) * dim].to_vec();
+        let of_node = |node: &Vec<f32>| match node.is_empty() {
+            true => Vec::new(),
+            false => chosen.iter().flat_map(|&picture| token(node, picture)).collect(),
+        };
+        fit_tokens = Cow::Owned(runs.tree.fit.iter().map(of_node).collect());
+    }
     let input = |nodes, tokens, labels| GateInput { nodes, tokens, labels };
     let inputs = PerSplit {
-        fit: input(&answers.fit, &runs.tree.fit, &labels.fit),
+        fit: input(&answers.fit, &fit_tokens, &labels.fit),
         cal_a: input(&answers.cal_a, &runs.tree.cal_a, &labels.cal_a),
         cal_b: input(&answers.cal_b, &runs.tree.cal_b, &labels.cal_b),
         test: input(&answers.test, &runs.tree.test, &labels.test),
@@ -124,7 +151,19 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let gates = gate_stage::train(recipe, tree, &spec, &inputs, training, seed, cancel)?;
     let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
     let root_rates = root_rates(tree, &tables.fit);
-    Ok((Trained { heads, gates, root_rates, outcomes: tables }, predictions))
+    Ok((Trained { heads: exits.heads, fit_pictures: chosen, gates, root_rates, outcomes: tables }, predictions))
+}
+
+/// The pictures of *fit* that `predictor.pictures` leaves, where it leaves some out.
+fn chosen_of_fit(recipe: &Recipe, pictures: usize) -> Option<Vec<usize>> {
+    let most = recipe.predictor.pictures;
+    (most > 0 && most < pictures).then(|| {
+        let mut chosen: Vec<usize> = (0..pictures).collect();
+        chosen.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.data.split_seed));
+        chosen.truncate(most);
+        chosen.sort_unstable();
+        chosen
+    })
 }
 
 /// Which features gates have.
@@ -192,6 +231,11 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let float_correct: Vec<bool> = float_on_b.answers[last..].iter().zip(labels_b).map(|(a, l)| a == l).collect();
     let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let Predictions { predicted, cells, .. } = &predictions;
+    let foresight = recipe.predictor.foresight;
+    let predicted = &match foresight {
+        0.0 => predicted.clone(),
+        _ => foreseen(tree, predicted, tables, foresight),
+    };
     let candidates = match recipe.policy.candidates {
         Candidates::All => None,
         Candidates::Front => Some(candidates(tree, &ledger, &tables.fit)),
@@ -225,7 +269,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             outcomes: &tables.cal_b,
             float_correct: &float_correct,
         }),
-        majority_class: most_frequent(&prepared.data.labels_of(&prepared.splits.exit_train)),
+        majority_class: most_frequent(&prepared.data.labels_of(prepared.exit_train())),
         options: StudyOptions {
             sweep: Sweep { settings: recipe.policy.max_settings, ..Sweep::default() },
             seed,
@@ -235,7 +279,44 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     };
     let result = evaluate(&inputs)?;
     let quality = quality(shared, &predictions, seed);
-    Ok(SeedStudy { seed, trained, ledger, candidates, result, quality })
+    let foresight = (foresight != 0.0).then(|| match foresight > 0.0 {
+        true => format!("Predictions know a share of {foresight} of the outcomes, those of test included: a diagnosis, no result."),
+        false => format!("A share of {} of every prediction is the same for all pictures: a diagnosis, no result.", -foresight),
+    });
+    Ok(SeedStudy { seed, trained, ledger, candidates, result, quality, foresight })
+}
+
+/// Predictions mixed with the true outcomes (`share` above 0), or with the error rates of *fit* (below): how much depends on the predictor's
+/// quality, from the prior to the oracle.
+fn foreseen(
+    tree: &PathTree,
+    predicted: &PerSplit<PredictionTable>,
+    tables: &PerSplit<Outcomes>,
+    share: f64,
+) -> PerSplit<PredictionTable> {
+    let rates: Vec<f32> = tree.nodes().map(|node| if node == ROOT { 1.0 } else { tables.fit.error_rate(node) as f32 }).collect();
+    let ends: Vec<Vec<Option<usize>>> = tree
+        .gate_nodes()
+        .map(|node| (0..tree.suffix_count(tree.node(node).depth)).map(|suffix| tree.join(node, suffix)).collect())
+        .collect();
+    let weight = share.abs() as f32;
+    let mixed = |predicted: &PredictionTable, outcomes: &Outcomes| {
+        PredictionTable::from_fn(tree, predicted.samples(), |node, sample, suffix| {
+            let own = predicted.get(node, sample)[suffix];
+            let Some(end) = ends[node - 1][suffix] else { return own };
+            let other = match share > 0.0 {
+                true => f32::from(u8::from(!outcomes.correct(end, sample))),
+                false => rates[end],
+            };
+            own + weight * (other - own)
+        })
+    };
+    PerSplit {
+        fit: mixed(&predicted.fit, &tables.fit),
+        cal_a: mixed(&predicted.cal_a, &tables.cal_a),
+        cal_b: mixed(&predicted.cal_b, &tables.cal_b),
+        test: mixed(&predicted.test, &tables.test),
+    }
 }
 
 /// Prices: counted costs, mean bits, measured times.
@@ -243,7 +324,8 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions) -> Resul
     let Shared { recipe, tree, counted, timings, .. } = shared;
     let (stem, widths) = (recipe.quant.stem, &recipe.quant.widths);
     let gate_macs: Vec<u64> = trained.gates.iter().map(|gate| gate.predictor.macs()).collect();
-    let cost = counted.table(stem, widths, &gate_macs);
+    let exit_macs: Vec<u64> = trained.heads.0.iter().map(ExitHead::macs).collect();
+    let cost = counted.table(stem, widths, &exit_macs, &gate_macs);
     let time = timings.map(|timings| {
         let (exit_ms, gate_ms) = head_times(shared, trained, predictions);
         timings.table(stem, widths, exit_ms, &gate_ms)

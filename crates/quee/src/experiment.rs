@@ -1,0 +1,275 @@
+//! The stages of an experiment: what no seed and no head changes is computed once ([`Base`]), and what is trained on top of it is
+//! evaluated as often as one likes.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use quee_policy::bootstrap::Bootstrap;
+use quee_policy::summary::{Summary, summarise};
+use quee_policy::tree::PathTree;
+use quee_train::TrainDevice;
+
+use crate::backend::Device;
+use crate::cancel::Cancel;
+use crate::environment::Environment;
+use crate::progress::Stage;
+use crate::quantize::file::Quantizers;
+use crate::recipe::Recipe;
+use crate::report::text::count;
+use crate::results::{DeviceWork, Study, subset};
+use crate::run::{Options, Quality, calibrate, measure, path_tree, program};
+use crate::stages::backbone_runs::{self, BackboneRuns};
+use crate::stages::costs::{Counted, Timings};
+use crate::stages::prepare::{Prepared, prepare};
+use crate::stages::study::{SeedStudy, Shared, study};
+use crate::stages::walk::Drive;
+
+/// Seed of the bootstrap: resamples are the same in every run.
+const BOOTSTRAP_SEED: u64 = 0;
+
+/// Runs stages one after the other, each as a blocking task on the pool of threads, and keeps their times.
+pub struct Runner {
+    pool: Arc<rayon::ThreadPool>,
+    /// Stages so far, with their seconds.
+    pub seconds: Vec<(String, f64)>,
+}
+
+impl Runner {
+    /// Nothing has run yet.
+    pub fn new(pool: Arc<rayon::ThreadPool>) -> Self {
+        Self { pool, seconds: Vec::new() }
+    }
+
+    /// Runs one stage. `work` returns its result and a few words on what came out.
+    ///
+    /// # Errors
+    /// What `work` reports.
+    pub async fn stage<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        steps: usize,
+        work: impl FnOnce(&Stage) -> Result<(T, String)> + Send + 'static,
+    ) -> Result<T> {
+        let (pool, label) = (Arc::clone(&self.pool), name.to_owned());
+        let task = tokio::task::spawn_blocking(move || {
+            pool.install(|| {
+                let stage = Stage::start(&label, steps);
+                let (result, outcome) = work(&stage)?;
+                Ok::<_, anyhow::Error>((result, stage.finish(&outcome)))
+            })
+        });
+        let (result, seconds) = task
+            .await
+            .with_context(|| format!("stage `{name}` broke down; this is a defect of quee, please report it"))??;
+        self.seconds.push((name.to_owned(), seconds));
+        Ok(result)
+    }
+}
+
+/// Data, backbone, quantizers and all runs of the backbone: what exits, predictors and policies are made of.
+pub struct Base {
+    /// Settings.
+    pub recipe: Arc<Recipe>,
+    prepared: Arc<Prepared>,
+    quantizers: Arc<Quantizers>,
+    tree: Arc<PathTree>,
+    runs: Arc<BackboneRuns>,
+    timings: Option<Arc<Timings>>,
+    device_work: Option<DeviceWork>,
+    training: TrainDevice,
+    environment: Environment,
+    time_caveat: Option<String>,
+}
+
+/// What was trained and evaluated on a [`Base`].
+pub struct Results {
+    recipe: Arc<Recipe>,
+    counted: Arc<Counted>,
+    /// By seed.
+    pub seeds: Vec<SeedStudy>,
+    /// All seeds together.
+    pub summary: Summary,
+}
+
+impl Base {
+    /// Runs the backbone on all paths.
+    ///
+    /// # Errors
+    /// When something from outside is missing or wrong, or a wish to stop.
+    pub async fn compute(
+        recipe: Arc<Recipe>,
+        options: &Options,
+        runner: &mut Runner,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let device = Device::open(recipe.backend, &recipe.gpu)?;
+        let (r, o) = (Arc::clone(&recipe), options.clone());
+        let prepared = runner.stage("prepare", 0, move |_| {
+            let prepared = prepare(&r, o.data.as_deref(), o.weights.as_deref())?;
+            let outcome = format!("{} pictures, backbone {}", prepared.data.len(), prepared.backbone.name());
+            Ok((Arc::new(prepared), outcome))
+        });
+        let prepared = prepared.await?;
+        let tree = Arc::new(path_tree(&recipe)?);
+
+        let (r, p, d, c) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone(), cancel.clone());
+        let made = runner.stage("calibrate quantizers", 0, move |stage| {
+            let (made, outcome) = calibrate(&r, &p, &d, Quality::Measured, &c, &|text| stage.say(text))?;
+            Ok((Arc::new(made), outcome))
+        });
+        let quantizers = made.await?;
+        let engine = device.engine(Arc::new(quantizers.plan.clone()));
+        let training = device.training()?;
+        let threads = runner.pool.current_num_threads();
+        let environment = Environment::detect(recipe.backend, &device, &training, threads, &recipe.seeds);
+
+        let inputs =
+            (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&tree), Arc::clone(&engine), cancel.clone());
+        let steps = backbone_runs::steps(&recipe, &prepared);
+        let runs = runner.stage("run backbone on paths", steps, move |stage| {
+            let (recipe, prepared, tree, engine, cancel) = &inputs;
+            let program = program(recipe, prepared);
+            let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
+            let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
+            let paths = tree.paths().len();
+            Ok((Arc::new(runs), format!("{paths} paths, {paths} segment runs per picture")))
+        });
+        let runs = runs.await?;
+        let work = engine.counts();
+
+        let timings = match recipe.timing.measure {
+            false => None,
+            true => {
+                let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&engine), cancel.clone());
+                let caveat = device.caveat().map_or(String::new(), |caveat| format!("; {caveat}"));
+                let timed = runner.stage("measure times", 0, move |stage| {
+                    let (timings, outcome) = measure(&inputs.0, &inputs.1, inputs.2.as_ref(), &inputs.3, stage)?;
+                    Ok((timings, outcome + &caveat))
+                });
+                Some(Arc::new(timed.await?))
+            }
+        };
+        let device_work = work.map(|runs| DeviceWork {
+            batch: timings.as_ref().map_or(0, |timings| timings.batch),
+            parts: timings.as_ref().map_or_else(Vec::new, |timings| timings.work.clone()),
+            runs,
+        });
+        let time_caveat = device.caveat();
+        Ok(Self {
+            recipe,
+            prepared,
+            quantizers,
+            tree,
+            runs,
+            timings,
+            device_work,
+            training,
+            environment,
+            time_caveat,
+        })
+    }
+
+    /// Whether `recipe` can be evaluated on these runs: it differs from theirs only in what is made on top of the backbone.
+    pub fn serves(&self, recipe: &Recipe) -> bool {
+        let on_top = |from: &Recipe| Recipe {
+            name: String::new(),
+            seeds: Vec::new(),
+            threads: 0,
+            features: self.recipe.features.clone(),
+            cells: self.recipe.cells.clone(),
+            predictor: self.recipe.predictor.clone(),
+            policy: self.recipe.policy.clone(),
+            statistics: self.recipe.statistics.clone(),
+            exits: crate::recipe::Exits {
+                train_on: from.exits.train_on,
+                path_draws: from.exits.path_draws,
+                folds: from.exits.folds,
+                ..self.recipe.exits.clone()
+            },
+            ..from.clone()
+        };
+        on_top(&self.recipe) == on_top(recipe)
+    }
+
+    /// Trains exits and predictors for every seed of `recipe`, which these runs must [serve](Self::serves), and evaluates every policy and
+    /// baseline.
+    ///
+    /// # Errors
+    /// When training diverges, or a wish to stop.
+    pub async fn evaluate(&self, recipe: Arc<Recipe>, runner: &mut Runner, cancel: &Cancel) -> Result<Results> {
+        let prepared = &self.prepared;
+        let counted = Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments));
+        let mut seeds: Vec<SeedStudy> = Vec::new();
+        for &seed in &recipe.seeds {
+            let inputs = (
+                Arc::clone(&recipe),
+                Arc::clone(prepared),
+                Arc::clone(&self.tree),
+                Arc::clone(&self.runs),
+                Arc::clone(&counted),
+                self.timings.clone(),
+                self.training.clone(),
+                cancel.clone(),
+            );
+            let name = format!("train and test, seed {seed}");
+            let done = runner.stage(&name, 0, move |_| {
+                let (recipe, prepared, tree, runs, counted, timings, training, cancel) = &inputs;
+                let timings = timings.as_deref();
+                let shared = Shared { recipe, prepared, tree, runs, counted, timings, training, cancel };
+                let study = study(shared, seed)?;
+                let settings: usize = study.result.methods.iter().map(|m| m.settings.len()).sum();
+                let methods = study.result.methods.len();
+                Ok((study, format!("{methods} methods, {settings} settings")))
+            });
+            seeds.push(done.await?);
+        }
+        cancel.check()?;
+        let resamples = recipe.statistics.resamples;
+        let summarised = runner.stage("bootstrap", 0, move |_| {
+            let results: Vec<_> = seeds.iter().map(|seed| seed.result.clone()).collect();
+            let summary: Summary = summarise(&results, &Bootstrap { resamples, seed: BOOTSTRAP_SEED })?;
+            Ok(((seeds, summary), format!("{resamples} resamples")))
+        });
+        let (seeds, summary) = summarised.await?;
+        Ok(Results { recipe, counted, seeds, summary })
+    }
+
+    /// Data set and its size, seeds, backend, as a sentence.
+    pub fn circumstances(&self) -> String {
+        let (recipe, prepared) = (&self.recipe, &self.prepared);
+        let subset = subset(recipe, prepared).map_or(String::new(), |subset| format!(" (development {subset})"));
+        let seeds: Vec<String> = recipe.seeds.iter().map(u64::to_string).collect();
+        format!(
+            "Data: {}{subset}, {} test pictures, seeds {}, backend {}.",
+            prepared.data.name,
+            count(prepared.splits.test.len()),
+            seeds.join(", "),
+            self.environment.backend
+        )
+    }
+
+    /// Program, machine and seeds.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Everything together, as result files need it; `seconds` are those of all stages so far.
+    pub fn study(&self, results: Results, seconds: Vec<(String, f64)>) -> Study {
+        let Results { recipe, counted, seeds, summary } = results;
+        Study {
+            recipe: Arc::unwrap_or_clone(recipe),
+            prepared: Arc::clone(&self.prepared),
+            quantizers: Arc::clone(&self.quantizers),
+            tree: Arc::clone(&self.tree),
+            runs: Arc::clone(&self.runs),
+            counted,
+            seeds,
+            summary,
+            environment: self.environment.clone(),
+            timed_batch: self.timings.as_ref().map(|timings| timings.batch),
+            device_work: self.device_work.clone(),
+            time_caveat: self.time_caveat.clone(),
+            seconds,
+        }
+    }
+}

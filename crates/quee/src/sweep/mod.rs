@@ -1,0 +1,151 @@
+//! `quee sweep`: one recipe in several cases, with a figure that answers a question.
+//!
+//! Cases that differ only in what is made on top of the backbone share its runs.
+
+mod cases;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use quee_policy::bootstrap::Interval;
+use quee_policy::study::MethodKind;
+use quee_policy::summary::Summary;
+use serde::Serialize;
+
+pub use cases::{Case, Cases};
+
+use crate::cancel::Cancel;
+use crate::experiment::{Base, Runner};
+use crate::output::RunFolder;
+use crate::recipe::Recipe;
+use crate::report::sweep::{CaseReport, Row, SweepReport};
+use crate::report::{sweep_page, sweep_svg};
+use crate::results::{NAIVE, skill};
+use crate::run::Options;
+use crate::stages::study::OPEN_LOOP;
+
+/// What the user asks for.
+pub struct Request {
+    /// File of the cases.
+    pub file: PathBuf,
+    /// Its content.
+    pub cases: Cases,
+    /// The recipe that they change.
+    pub recipe: Recipe,
+}
+
+/// Runs all cases and returns the folder with the results.
+///
+/// # Errors
+/// When something from outside is missing or wrong in any case, or a wish to stop. No results folder is left behind then.
+pub async fn sweep(request: Request, options: Options, pool: Arc<rayon::ThreadPool>, cancel: Cancel) -> Result<PathBuf> {
+    let Request { file, cases, recipe } = request;
+    let recipes = cases.recipes(&recipe, &file)?;
+    let folder = RunFolder::create(&options.out, &format!("{}-{}", recipe.name, stem(&file)))?;
+    let mut runner = Runner::new(pool);
+    let mut base: Option<Base> = None;
+    let mut reports: Vec<CaseReport> = Vec::new();
+    let mut environment = None;
+    for (case, recipe) in cases.case.iter().zip(recipes) {
+        eprintln!("case {} of {}: {}", reports.len() + 1, cases.case.len(), case.name);
+        let recipe = Arc::new(recipe);
+        let kept = base.take().filter(|base| base.serves(&recipe));
+        let current = match kept {
+            Some(base) => base,
+            None => Base::compute(Arc::clone(&recipe), &options, &mut runner, &cancel).await?,
+        };
+        let results = current.evaluate(Arc::clone(&recipe), &mut runner, &cancel).await?;
+        let mut report = case_report(&case.name, &results.summary);
+        report.skill = skill(&results.seeds);
+        report.warning = results.seeds.iter().find_map(|seed| seed.foresight.clone());
+        reports.push(report);
+        environment.get_or_insert_with(|| current.environment().clone());
+        base = Some(current);
+    }
+    let circumstances = base.as_ref().map_or(String::new(), Base::circumstances);
+    let report = SweepReport {
+        question: cases.question.clone(),
+        axis: cases.axis.clone(),
+        recipe: recipe.name.clone(),
+        circumstances,
+        cases: reports,
+    };
+    let written = runner.stage("write results", 0, move |_| {
+        folder.write("cases.toml", &std::fs::read(&file)?)?;
+        folder.write("recipe.toml", toml::to_string(&recipe)?.as_bytes())?;
+        folder.write("env.json", &json(&environment)?)?;
+        folder.write("cases.csv", csv(&report).as_bytes())?;
+        folder.write("summary.json", &json(&report)?)?;
+        folder.write("figure.svg", sweep_svg(&report).as_bytes())?;
+        folder.write("report.html", sweep_page(&report).as_bytes())?;
+        let target = folder.finish()?;
+        Ok((target.clone(), format!("{}", target.join("report.html").display())))
+    });
+    written.await
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().map_or_else(|| "sweep".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The figures of one case.
+fn case_report(name: &str, summary: &Summary) -> CaseReport {
+    let rows = summary.methods.iter().map(|method| Row {
+        method: method.name.clone(),
+        learned: method.kind == MethodKind::Learned,
+        area: method.area,
+        area_cal: method.area_cal,
+        against_naive: difference(summary, &method.name, Some(NAIVE)),
+        against_single: difference(summary, &method.name, summary.best_single.as_deref()),
+        gap_closed: method.gap_closed,
+        cost_at_drop_0_5: method.cost_at_drop_0_5.as_ref().map(|at| at.cost),
+    });
+    CaseReport {
+        name: name.to_owned(),
+        rows: rows.collect(),
+        main: OPEN_LOOP.to_owned(),
+        best_single: summary.best_single.clone(),
+        float_accuracy: summary.float_accuracy,
+        skill: f64::NAN,
+        warning: None,
+    }
+}
+
+fn difference(summary: &Summary, method: &str, against: Option<&str>) -> Option<Interval> {
+    let against = against.filter(|other| *other != method)?;
+    summary.difference(method, against).ok().map(|difference| difference.area)
+}
+
+/// `cases.csv`: one row per case and method.
+fn csv(report: &SweepReport) -> String {
+    let interval = |found: &Option<Interval>| match found {
+        Some(i) => format!("{:.6},{:.6},{:.6}", i.value, i.low, i.high),
+        None => ",,".to_owned(),
+    };
+    let mut text = String::from(
+        "case,method,area_cal,area,area_low,area_high,against_naive,against_naive_low,against_naive_high,against_best_single,\
+         against_best_single_low,against_best_single_high,cost_at_drop_0_5,cost_at_drop_0_5_low,cost_at_drop_0_5_high,predictor_skill\n",
+    );
+    for case in &report.cases {
+        for row in &case.rows {
+            let cells = [
+                format!("\"{}\"", case.name.replace('"', "\"\"")),
+                row.method.clone(),
+                row.area_cal.map_or(String::new(), |area| format!("{area:.6}")),
+                interval(&Some(row.area)),
+                interval(&row.against_naive),
+                interval(&row.against_single),
+                interval(&row.cost_at_drop_0_5),
+                format!("{:.6}", case.skill),
+            ];
+            text += &cells.join(",");
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    Ok((serde_json::to_string_pretty(value)? + "\n").into_bytes())
+}
