@@ -45,13 +45,13 @@ impl GatePredictor {
     /// features, networks map these to one output per suffix, cells cover `spec.cell_dim()` features, rates exist for
     /// every cell, prefix and suffix; and every number is finite.
     pub fn new(spec: FeatureSpec, gate: usize, standardizer: Standardizer, kind: Kind) -> Result<Self, HeadsError> {
-        Self::try_from(Parts { spec, gate, standardizer, kind, calibration: Calibration::IDENTITY })
+        Self::try_from(Parts { spec, gate, standardizer, kind, calibration: Calibration::Identity })
     }
 
     /// The same predictor with another calibration.
     ///
     /// # Errors
-    /// When the calibration's scale is not positive or a value is not finite.
+    /// As [`Calibration::check`].
     pub fn with_calibration(mut self, calibration: Calibration) -> Result<Self, HeadsError> {
         calibration.check()?;
         self.parts.calibration = calibration;
@@ -79,8 +79,8 @@ impl GatePredictor {
     }
 
     /// Its calibration.
-    pub fn calibration(&self) -> Calibration {
-        self.parts.calibration
+    pub fn calibration(&self) -> &Calibration {
+        &self.parts.calibration
     }
 
     /// Number of suffixes, which is the number of probabilities.
@@ -116,7 +116,7 @@ impl GatePredictor {
             Kind::Ensemble(ensemble) => ensemble.parameters(),
             Kind::Cells { cells, rates } => cells.k() * cells.dim() + rates.rates.len(),
         };
-        kind + 2 * self.parts.standardizer.dim() + 2
+        kind + 2 * self.parts.standardizer.dim() + self.parts.calibration.parameters()
     }
 
     /// Multiply-accumulates of one evaluation: projection, standardisation, networks or distances, calibration.
@@ -126,7 +126,8 @@ impl GatePredictor {
             Kind::Ensemble(ensemble) => ensemble.macs(),
             Kind::Cells { cells, .. } => (cells.k() * cells.dim()) as u64,
         };
-        self.parts.spec.macs() + (self.parts.standardizer.dim() + self.suffixes) as u64 + kind
+        let calibration = self.suffixes as u64 * self.parts.calibration.macs();
+        self.parts.spec.macs() + self.parts.standardizer.dim() as u64 + kind + calibration
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
     fn networks_see_the_widths_so_far_and_are_calibrated() {
         let mut out = Vec::new();
         let sigmoid = |z: f32| 1.0 / (1.0 + (-z).exp());
-        let calibrated = logistic().with_calibration(Calibration { scale: 2.0, bias: 1.0 }).unwrap();
+        let calibrated = logistic().with_calibration(Calibration::Logit { scale: 2.0, bias: 1.0 }).unwrap();
         for (width, bits) in [(0, 0.5), (1, 1.0)] {
             logistic().predict(&features(&[0, width]), width, &mut out);
             (0..3).for_each(|o| assert!((out[o] - sigmoid(bits * (o + 1) as f32)).abs() < 1e-6, "{out:?}"));
@@ -235,9 +236,12 @@ mod tests {
     #[test]
     fn costs_are_counted() {
         let dim = spec().dim(2);
-        assert_eq!(logistic().macs(), (3 * dim + dim + 3) as u64);
-        assert_eq!(logistic().parameters(), 3 * dim + 3 + 2 * dim + 2);
-        assert_eq!(table().macs(), (2 * spec().cell_dim() + dim + 3) as u64);
+        assert_eq!(logistic().macs(), (3 * dim + dim) as u64);
+        assert_eq!(logistic().parameters(), 3 * dim + 3 + 2 * dim);
+        assert_eq!(table().macs(), (2 * spec().cell_dim() + dim) as u64);
+        let calibrated = table().with_calibration(Calibration::Logit { scale: 2.0, bias: 1.0 }).unwrap();
+        assert_eq!(calibrated.macs(), table().macs() + 3);
+        assert_eq!(calibrated.parameters(), table().parameters() + 2);
         let projected = FeatureSpec { projection: 16, token_dim: 192, ..spec() };
         assert_eq!(projected.macs(), 16 * 192);
     }
@@ -249,7 +253,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<GatePredictor>(&text).unwrap(), predictor);
             let elsewhere = text.replace("\"gate\":2", "\"gate\":1");
             assert!(serde_json::from_str::<GatePredictor>(&elsewhere).is_err());
-            let flipped = text.replace("\"scale\":1.0", "\"scale\":-1.0");
+            let flipped = text.replace("\"identity\"", r#"{"logit":{"scale":-1.0,"bias":0.0}}"#);
             assert!(serde_json::from_str::<GatePredictor>(&flipped).is_err());
         }
         let Kind::Cells { cells, rates } = table().kind().clone() else { panic!("built from cells") };
