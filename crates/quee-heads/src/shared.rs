@@ -9,7 +9,6 @@ use crate::{Calibration, Ensemble, FeatureSpec, HeadsError, Standardizer, Trees}
 
 /// What computes the probability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum SharedModel {
     /// Small networks with one output, averaged.
     Ensemble(Ensemble),
