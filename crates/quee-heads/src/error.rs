@@ -63,6 +63,12 @@ pub enum HeadsError {
         /// Number of the sample.
         sample: usize,
     },
+    /// Trees could not be trained.
+    #[error("trees could not be trained: {reason}")]
+    Boosting {
+        /// What the library says.
+        reason: String,
+    },
 }
 
 /// Refuses an array of the wrong length.

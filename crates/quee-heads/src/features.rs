@@ -131,9 +131,17 @@ impl FeatureSpec {
             self.push_projection(token, out);
         }
         for &index in so_far {
-            let width = self.widths[index];
-            out.extend([width.weight_bits(), width.act_bits()].map(|bits| f32::from(bits.min(FLOAT_BITS)) / 8.0));
+            out.extend(self.bits(index));
         }
+    }
+
+    /// Weight bits / 8 and activation bits / 8 of width number `index`.
+    ///
+    /// # Panics
+    /// When there is no such width.
+    pub(crate) fn bits(&self, index: usize) -> [f32; 2] {
+        let width = self.widths[index];
+        [width.weight_bits(), width.act_bits()].map(|bits| f32::from(bits.min(FLOAT_BITS)) / 8.0)
     }
 
     fn largest(&self) -> usize {

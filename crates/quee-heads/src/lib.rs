@@ -11,34 +11,48 @@
 //! - [`targets`]: smoothed error rates per cell, prefix and suffix
 //! - [`ExitHead`]: the classifier of an exit
 //! - [`Mlp`], [`Ensemble`]: small networks, inference only (they are trained elsewhere)
+//! - [`Trees`], [`train_trees`]: gradient-boosted trees that read the continuation as well, and their training
+//! - [`SharedPredictor`]: one predictor for all gates, which reads the whole path
+//! - [`Calibration`]: what brings probabilities to observed rates
 //! - [`GatePredictor`]: all of a gate, from features to calibrated probabilities
 //! - [`quality`]: how good such probabilities are
 //!
 //! Nothing here draws unseeded random numbers or depends on the number of threads.
 
+mod boost;
 mod calibrate;
 mod cells;
 mod continuations;
 mod error;
 mod exit;
 mod features;
+mod isotonic;
 mod network;
+mod paths;
 mod predictor;
 pub mod quality;
+mod rows;
+mod shared;
 mod standardize;
 pub mod targets;
+mod trees;
 
-pub use calibrate::Calibration;
+pub use boost::{Boosted, TreeConfig, train_trees};
+pub use calibrate::{Calibration, CalibrationKind};
 pub use cells::Cells;
 pub use continuations::Continuations;
 pub use error::HeadsError;
 pub use exit::ExitHead;
 pub use features::{FeatureSpec, softmax};
+pub use isotonic::Isotonic;
 pub use network::{Ensemble, Mlp};
 pub use predictor::{GatePredictor, Kind};
 pub use quality::{FourWay, PredictorRow};
+pub use rows::{PooledRows, RowBlock, pooled_rows};
+pub use shared::{SharedModel, SharedPredictor};
 pub use standardize::Standardizer;
 pub use targets::RateTable;
+pub use trees::Trees;
 
 /// An outcome that does not exist, because the path table leaves out this pair of prefix and suffix.
 ///

@@ -73,6 +73,11 @@ impl Mlp {
         (self.w1.len() + self.w2.len()) as u64
     }
 
+    /// Weights and biases of the first layer.
+    fn first(&self) -> (&[f32], &[f32]) {
+        if self.hidden == 0 { (&self.w2, &self.b2) } else { (&self.w1, &self.b1) }
+    }
+
     /// Inputs of the output layer.
     pub fn last_inputs(&self) -> usize {
         if self.hidden == 0 { self.inputs } else { self.hidden }
@@ -119,6 +124,71 @@ impl Ensemble {
         out.iter_mut().for_each(|p| *p /= n);
     }
 
+    /// Like [`probabilities`](Self::probabilities), and how far the members disagree: the (population) standard
+    /// deviation `[outputs]` of their probabilities, written over `spread`; 0 for a single member.
+    ///
+    /// # Panics
+    /// As [`probabilities`](Self::probabilities).
+    pub fn probabilities_with_spread(&self, row: &[f32], out: &mut Vec<f32>, spread: &mut Vec<f32>) {
+        self.probabilities(row, out);
+        spread.clear();
+        spread.resize(out.len(), 0.0);
+        let mut logits = Vec::new();
+        for member in &self.members {
+            member.forward(row, &mut logits);
+            let deviations = logits.iter().zip(out.iter()).map(|(&z, mean)| sigmoid(z) - mean);
+            spread.iter_mut().zip(deviations).for_each(|(sum, d)| *sum += d * d);
+        }
+        let n = self.members.len() as f32;
+        spread.iter_mut().for_each(|s| *s = (*s / n).sqrt());
+    }
+
+    /// Probabilities `[n, outputs]` of `n` rows that all begin with `common` and go on with a row of `own`
+    /// `[n, inputs − common]`, written over `out`. The first layer's product with `common` is computed once.
+    ///
+    /// They differ from [`probabilities`](Self::probabilities) by rounding alone: sums run in another order.
+    ///
+    /// # Panics
+    /// When `common` is not shorter than the inputs, the last row of `own` is incomplete, or the ensemble fails
+    /// [`check`](Self::check).
+    pub fn probabilities_of_many(&self, common: &[f32], own: &[f32], out: &mut Vec<f32>) {
+        out.clear();
+        let (mut sums, mut hidden, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+        for member in &self.members {
+            assert!(common.len() < member.inputs, "{} common inputs of {}", common.len(), member.inputs);
+            let rest = member.inputs - common.len();
+            assert_eq!(own.len() % rest, 0, "rows of {rest} inputs");
+            let (weights, biases) = member.first();
+            sums.clear();
+            sums.extend(biases.iter().zip(weights.chunks_exact(member.inputs)).map(|(b, w)| b + dot(w, common)));
+            out.resize(own.len() / rest * member.outputs, 0.0);
+            for (row, out) in own.chunks_exact(rest).zip(out.chunks_exact_mut(member.outputs)) {
+                let rows = weights.chunks_exact(member.inputs);
+                hidden.clear();
+                hidden.extend(sums.iter().zip(rows).map(|(sum, w)| sum + dot(&w[common.len()..], row)));
+                if member.hidden > 0 {
+                    hidden.iter_mut().for_each(|h| *h = h.max(0.0));
+                    linear(&hidden, &member.w2, &member.b2, &mut logits);
+                } else {
+                    std::mem::swap(&mut hidden, &mut logits);
+                }
+                out.iter_mut().zip(&logits).for_each(|(sum, &z)| *sum += sigmoid(z));
+            }
+        }
+        let n = self.members.len() as f32;
+        out.iter_mut().for_each(|p| *p /= n);
+    }
+
+    /// Multiply-accumulates of [`probabilities_of_many`](Self::probabilities_of_many) with `common` common inputs and
+    /// `n` rows.
+    pub fn macs_of_many(&self, common: usize, n: usize) -> u64 {
+        let of = |member: &Mlp| {
+            let once = (member.first().1.len() * common) as u64;
+            once + n as u64 * (member.macs() - once)
+        };
+        self.members.iter().map(of).sum()
+    }
+
     /// Number of weights and biases of all members.
     pub fn parameters(&self) -> usize {
         self.members.iter().map(Mlp::parameters).sum()
@@ -131,7 +201,7 @@ impl Ensemble {
 }
 
 /// `1 / (1 + e^−z)` without overflow.
-fn sigmoid(z: f32) -> f32 {
+pub(crate) fn sigmoid(z: f32) -> f32 {
     let e = (-z.abs()).exp();
     if z >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
 }
@@ -141,8 +211,13 @@ fn linear(row: &[f32], weight: &[f32], bias: &[f32], out: &mut Vec<f32>) {
     out.clear();
     out.extend(bias.iter().enumerate().map(|(o, &b)| {
         let weights = &weight[o * row.len()..(o + 1) * row.len()];
-        b + weights.iter().zip(row).map(|(w, x)| w * x).sum::<f32>()
+        b + dot(weights, row)
     }));
+}
+
+/// Inner product over the length of the shorter operand.
+fn dot(weights: &[f32], values: &[f32]) -> f32 {
+    weights.iter().zip(values).map(|(w, x)| w * x).sum()
 }
 
 #[cfg(test)]
@@ -181,6 +256,43 @@ mod tests {
         assert!((out[0] - (0.817_574_5 + 1.0) / 2.0).abs() < 1e-6, "{out:?}");
         ensemble.probabilities(&[-3.0, -1.75], &mut out);
         assert!((out[0] - (0.731_058_6 + 0.0) / 2.0).abs() < 1e-6, "{out:?}");
+    }
+
+    #[test]
+    fn the_spread_is_the_deviation_of_members() {
+        let mut other = one_layer();
+        other.b2 = vec![-1.5];
+        let ensemble = Ensemble { members: vec![one_layer(), other] };
+        let (mut mean, mut plain, mut spread) = (Vec::new(), Vec::new(), vec![7.0; 4]);
+        ensemble.probabilities_with_spread(&[1.0, 0.5], &mut mean, &mut spread);
+        ensemble.probabilities(&[1.0, 0.5], &mut plain);
+        assert_eq!(mean, plain);
+        // Logits 0.5 and −1.5.
+        assert!((spread[0] - (0.622_459_3 - 0.182_425_5) / 2.0).abs() < 1e-6, "{spread:?}");
+        let alone = Ensemble { members: vec![two_layers()] };
+        alone.probabilities_with_spread(&[1.0, 2.0], &mut mean, &mut spread);
+        assert_eq!(spread, [0.0]);
+    }
+
+    #[test]
+    fn rows_with_a_common_beginning_are_computed_as_if_alone() {
+        for network in [two_layers(), one_layer()] {
+            let mut other = network.clone();
+            other.w2.iter_mut().for_each(|w| *w *= -0.5);
+            let ensemble = Ensemble { members: vec![network, other] };
+            let own = [2.0, -1.0, 0.25];
+            let (mut many, mut one) = (vec![3.0; 9], Vec::new());
+            ensemble.probabilities_of_many(&[0.5], &own, &mut many);
+            assert_eq!(many.len(), 3);
+            for (&found, own) in many.iter().zip(own) {
+                ensemble.probabilities(&[0.5, own], &mut one);
+                assert!((found - one[0]).abs() < 1e-6, "{found}, expected {}", one[0]);
+            }
+        }
+        let pair = |network: Mlp| Ensemble { members: vec![network.clone(), network] };
+        // Three hidden units: once 3·1, and per row 3·1 + 3.
+        assert_eq!(pair(two_layers()).macs_of_many(1, 5), 2 * (3 + 5 * (3 + 3)));
+        assert_eq!(pair(one_layer()).macs_of_many(1, 5), 2 * (1 + 5));
     }
 
     #[test]

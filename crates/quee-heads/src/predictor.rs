@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::expect_len;
-use crate::{Calibration, Cells, Continuations, Ensemble, FeatureSpec, HeadsError, RateTable, Standardizer};
+use crate::error::{expect_finite, expect_len};
+use crate::{
+    Calibration, Cells, Continuations, Ensemble, FeatureSpec, HeadsError, RateTable, SharedPredictor, Standardizer,
+    Trees,
+};
 
 /// How the probabilities of a gate are computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +20,21 @@ pub enum Kind {
         /// Rates of each cell, prefix and suffix.
         rates: RateTable,
     },
+    /// Boosted trees of this gate that read the standardised features and
+    /// [`describe_suffix`](FeatureSpec::describe_suffix).
+    Trees {
+        /// The trees.
+        trees: Trees,
+        /// Cost of every suffix relative to the float reference, `[suffixes]`, as in training.
+        costs: Vec<f32>,
+    },
+    /// A predictor of all gates. It standardises for itself: the standardizer of this gate serves its cells alone.
+    Shared {
+        /// The predictor.
+        shared: SharedPredictor,
+        /// Cost of every suffix relative to the float reference, `[suffixes]`, as in training.
+        costs: Vec<f32>,
+    },
 }
 
 /// Predicts, at one gate, the probability of error of every continuation.
@@ -24,7 +42,7 @@ pub enum Kind {
 #[serde(try_from = "Parts", into = "Parts")]
 pub struct GatePredictor {
     parts: Parts,
-    suffixes: usize,
+    numbering: Continuations,
 }
 
 /// What a predictor consists of, before it is checked.
@@ -43,15 +61,16 @@ impl GatePredictor {
     /// # Errors
     /// When the gate does not exist or the parts do not fit each other: the standardizer covers `spec.dim(gate)`
     /// features, networks map these to one output per suffix, cells cover `spec.cell_dim()` features, rates exist for
-    /// every cell, prefix and suffix; and every number is finite.
+    /// every cell, prefix and suffix, trees read features and description of a suffix, a shared predictor has the same
+    /// `spec`, there is one cost per suffix; and every number is finite.
     pub fn new(spec: FeatureSpec, gate: usize, standardizer: Standardizer, kind: Kind) -> Result<Self, HeadsError> {
-        Self::try_from(Parts { spec, gate, standardizer, kind, calibration: Calibration::IDENTITY })
+        Self::try_from(Parts { spec, gate, standardizer, kind, calibration: Calibration::Identity })
     }
 
     /// The same predictor with another calibration.
     ///
     /// # Errors
-    /// When the calibration's scale is not positive or a value is not finite.
+    /// As [`Calibration::check`].
     pub fn with_calibration(mut self, calibration: Calibration) -> Result<Self, HeadsError> {
         calibration.check()?;
         self.parts.calibration = calibration;
@@ -79,13 +98,13 @@ impl GatePredictor {
     }
 
     /// Its calibration.
-    pub fn calibration(&self) -> Calibration {
-        self.parts.calibration
+    pub fn calibration(&self) -> &Calibration {
+        &self.parts.calibration
     }
 
     /// Number of suffixes, which is the number of probabilities.
     pub fn suffixes(&self) -> usize {
-        self.suffixes
+        self.numbering.suffixes(self.parts.gate)
     }
 
     /// Calibrated probability of error `[suffixes]` of every suffix, written over `out`.
@@ -96,9 +115,10 @@ impl GatePredictor {
     /// # Panics
     /// When the number of features does not fit or the prefix does not exist.
     pub fn predict(&self, features: &[f32], prefix: usize, out: &mut Vec<f32>) {
-        let Parts { spec, standardizer, kind, calibration, .. } = &self.parts;
+        let Parts { spec, gate, standardizer, kind, calibration } = &self.parts;
+        let numbering = self.numbering;
         let mut row = features.to_vec();
-        assert_eq!(row.len(), standardizer.dim(), "features at gate {}", self.parts.gate);
+        assert_eq!(row.len(), standardizer.dim(), "features at gate {gate}");
         standardizer.apply(&mut row);
         match kind {
             Kind::Ensemble(ensemble) => ensemble.probabilities(&row, out),
@@ -106,27 +126,45 @@ impl GatePredictor {
                 out.clear();
                 out.extend_from_slice(rates.row(cells.assign(&row[..spec.cell_dim()]), prefix));
             }
+            Kind::Trees { trees, costs } => {
+                out.clear();
+                for (suffix, &cost) in costs.iter().enumerate() {
+                    row.truncate(features.len());
+                    spec.describe_suffix(*gate, &numbering.suffix(suffix), cost, &mut row);
+                    out.push(trees.probability(&row));
+                }
+            }
+            Kind::Shared { shared, costs } => {
+                let suffixes = costs.iter().enumerate().map(|(suffix, &cost)| (numbering.suffix(suffix), cost));
+                shared.predict_all(features, &numbering.prefix(*gate, prefix), suffixes, out);
+            }
         }
         out.iter_mut().for_each(|p| *p = calibration.apply(*p));
     }
 
-    /// Number of stored parameters: network weights, or centres and rates; standardisation and calibration included.
+    /// Number of stored parameters: those of the model; costs of suffixes, standardisation and calibration included.
     pub fn parameters(&self) -> usize {
         let kind = match &self.parts.kind {
             Kind::Ensemble(ensemble) => ensemble.parameters(),
             Kind::Cells { cells, rates } => cells.k() * cells.dim() + rates.rates.len(),
+            Kind::Trees { trees, costs } => trees.parameters() + costs.len(),
+            Kind::Shared { shared, costs } => shared.parameters() + costs.len(),
         };
-        kind + 2 * self.parts.standardizer.dim() + 2
+        kind + 2 * self.parts.standardizer.dim() + self.parts.calibration.parameters()
     }
 
-    /// Multiply-accumulates of one evaluation: projection, standardisation, networks or distances, calibration.
+    /// Multiply-accumulates of one evaluation: projection, standardisation, networks, distances or trees (of every
+    /// suffix, see [`Trees::macs`]), calibration.
     /// Softmax, sorting and logarithms of the features multiply nothing and count nothing.
     pub fn macs(&self) -> u64 {
+        let (standardisation, suffixes) = (self.parts.standardizer.dim() as u64, self.suffixes());
         let kind = match &self.parts.kind {
-            Kind::Ensemble(ensemble) => ensemble.macs(),
-            Kind::Cells { cells, .. } => (cells.k() * cells.dim()) as u64,
+            Kind::Ensemble(ensemble) => standardisation + ensemble.macs(),
+            Kind::Cells { cells, .. } => standardisation + (cells.k() * cells.dim()) as u64,
+            Kind::Trees { trees, .. } => standardisation + suffixes as u64 * trees.macs(),
+            Kind::Shared { shared, .. } => shared.macs_after_features(suffixes),
         };
-        self.parts.spec.macs() + (self.parts.standardizer.dim() + self.suffixes) as u64 + kind
+        self.parts.spec.macs() + kind + suffixes as u64 * self.parts.calibration.macs()
     }
 }
 
@@ -157,8 +195,21 @@ impl TryFrom<Parts> for GatePredictor {
                 expect_len("prefixes of the rates", numbering.prefixes(*gate), rates.prefixes)?;
                 expect_len("suffixes of the rates", suffixes, rates.suffixes)?;
             }
+            Kind::Trees { trees, costs } => {
+                trees.check(dim + spec.suffix_dim(*gate))?;
+                expect_len("costs of the suffixes", suffixes, costs.len())?;
+                expect_finite("costs of the suffixes", costs)?;
+            }
+            Kind::Shared { shared, costs } => {
+                if shared.spec() != spec {
+                    let (value, hint) = (format!("{:?}", shared.spec()), "it must be that of the gate");
+                    return Err(HeadsError::Setting { what: "features of the shared predictor", value, hint });
+                }
+                expect_len("costs of the suffixes", suffixes, costs.len())?;
+                expect_finite("costs of the suffixes", costs)?;
+            }
         }
-        Ok(Self { parts, suffixes })
+        Ok(Self { parts, numbering })
     }
 }
 
@@ -170,15 +221,9 @@ impl From<GatePredictor> for Parts {
 
 #[cfg(test)]
 mod tests {
-    use quee_quant::Width;
-
     use super::*;
-    use crate::Mlp;
-
-    fn spec() -> FeatureSpec {
-        let widths = vec![Width::new(4, 4).unwrap(), Width::new(8, 8).unwrap()];
-        FeatureSpec { classes: 2, widths, segments: 3, projection: 0, token_dim: 0, projection_seed: 0 }
-    }
+    use crate::shared::tests::spec;
+    use crate::{Mlp, shared};
 
     fn plain(dim: usize) -> Standardizer {
         Standardizer { mean: vec![0.0; dim], std: vec![1.0; dim] }
@@ -212,7 +257,7 @@ mod tests {
     fn networks_see_the_widths_so_far_and_are_calibrated() {
         let mut out = Vec::new();
         let sigmoid = |z: f32| 1.0 / (1.0 + (-z).exp());
-        let calibrated = logistic().with_calibration(Calibration { scale: 2.0, bias: 1.0 }).unwrap();
+        let calibrated = logistic().with_calibration(Calibration::Logit { scale: 2.0, bias: 1.0 }).unwrap();
         for (width, bits) in [(0, 0.5), (1, 1.0)] {
             logistic().predict(&features(&[0, width]), width, &mut out);
             (0..3).for_each(|o| assert!((out[o] - sigmoid(bits * (o + 1) as f32)).abs() < 1e-6, "{out:?}"));
@@ -232,29 +277,81 @@ mod tests {
         assert_eq!(out, rates.row(cell, 2));
     }
 
+    /// Gate 2: a stump on the last feature (activation bits of segment 2) and one on the cost of the suffix.
+    fn trees() -> GatePredictor {
+        let dim = spec().dim(2);
+        let inputs = dim + spec().suffix_dim(2);
+        let trees = Trees {
+            inputs,
+            base: 0.0,
+            roots: vec![0, 3],
+            feature: vec![dim as u32 - 1, 0, 0, inputs as u32 - 1, 0, 0],
+            value: vec![0.75, 1.0, -1.0, 0.25, 0.5, -0.5],
+            child: vec![1, 0, 0, 4, 0, 0],
+        };
+        GatePredictor::new(spec(), 2, plain(dim), Kind::Trees { trees, costs: vec![0.0, 0.2, 0.3] }).unwrap()
+    }
+
+    fn shared() -> GatePredictor {
+        let kind = Kind::Shared { shared: shared::tests::networks(), costs: vec![0.0, 0.2, 0.3] };
+        GatePredictor::new(spec(), 2, plain(spec().dim(2)), kind).unwrap()
+    }
+
+    #[test]
+    fn trees_see_the_widths_so_far_and_the_suffix() {
+        let mut out = Vec::new();
+        let sigmoid = |z: f32| 1.0 / (1.0 + (-z).exp());
+        for (width, logits) in [(0, [1.5, 1.5, 0.5]), (1, [-0.5, -0.5, -1.5])] {
+            trees().predict(&features(&[0, width]), width, &mut out);
+            (0..3).for_each(|o| assert!((out[o] - sigmoid(logits[o])).abs() < 1e-6, "{out:?}"));
+        }
+    }
+
+    #[test]
+    fn a_shared_predictor_is_asked_about_every_suffix() {
+        let Kind::Shared { shared: inner, costs } = shared().kind().clone() else { panic!("built from a shared one") };
+        let mut out = Vec::new();
+        shared().predict(&features(&[1, 0]), 2, &mut out);
+        let suffixes: [&[usize]; 3] = [&[], &[0], &[1]];
+        for ((&found, suffix), cost) in out.iter().zip(suffixes).zip(costs) {
+            assert_eq!(found, inner.predict(&features(&[1, 0]), &[1, 0], suffix, cost));
+        }
+        assert_eq!(shared().macs(), inner.macs(3));
+        assert_eq!(shared().parameters(), inner.parameters() + 3 + 2 * spec().dim(2));
+    }
+
     #[test]
     fn costs_are_counted() {
         let dim = spec().dim(2);
-        assert_eq!(logistic().macs(), (3 * dim + dim + 3) as u64);
-        assert_eq!(logistic().parameters(), 3 * dim + 3 + 2 * dim + 2);
-        assert_eq!(table().macs(), (2 * spec().cell_dim() + dim + 3) as u64);
+        assert_eq!(logistic().macs(), (3 * dim + dim) as u64);
+        assert_eq!(logistic().parameters(), 3 * dim + 3 + 2 * dim);
+        assert_eq!(table().macs(), (2 * spec().cell_dim() + dim) as u64);
+        let calibrated = table().with_calibration(Calibration::Logit { scale: 2.0, bias: 1.0 }).unwrap();
+        assert_eq!(calibrated.macs(), table().macs() + 3);
+        assert_eq!(calibrated.parameters(), table().parameters() + 2);
+        assert_eq!(trees().macs(), (3 * 2 + dim) as u64);
         let projected = FeatureSpec { projection: 16, token_dim: 192, ..spec() };
         assert_eq!(projected.macs(), 16 * 192);
     }
 
     #[test]
     fn predictors_read_back_and_broken_ones_are_refused() {
-        for predictor in [logistic(), table()] {
+        for predictor in [logistic(), table(), trees(), shared()] {
             let text = serde_json::to_string(&predictor).unwrap();
             assert_eq!(serde_json::from_str::<GatePredictor>(&text).unwrap(), predictor);
             let elsewhere = text.replace("\"gate\":2", "\"gate\":1");
             assert!(serde_json::from_str::<GatePredictor>(&elsewhere).is_err());
-            let flipped = text.replace("\"scale\":1.0", "\"scale\":-1.0");
+            let flipped = text.replace("\"identity\"", r#"{"logit":{"scale":-1.0,"bias":0.0}}"#);
             assert!(serde_json::from_str::<GatePredictor>(&flipped).is_err());
         }
         let Kind::Cells { cells, rates } = table().kind().clone() else { panic!("built from cells") };
         let fewer = RateTable { prefixes: 2, cells: 4, ..rates };
         let kind = Kind::Cells { cells, rates: fewer };
         assert!(GatePredictor::new(spec(), 2, plain(spec().dim(2)), kind).is_err());
+        let Kind::Shared { shared, costs } = shared().kind().clone() else { panic!("built from a shared one") };
+        let two = Kind::Shared { shared: shared.clone(), costs: costs[..2].to_vec() };
+        assert!(GatePredictor::new(spec(), 2, plain(spec().dim(2)), two).is_err());
+        let other = FeatureSpec { projection_seed: 1, ..spec() };
+        assert!(GatePredictor::new(other, 2, plain(spec().dim(2)), Kind::Shared { shared, costs }).is_err());
     }
 }

@@ -52,10 +52,13 @@ impl Standardizer {
     /// When the rows do not consist of [`dim`](Self::dim) values.
     pub fn apply(&self, rows: &mut [f32]) {
         assert_eq!(rows.len() % self.dim(), 0, "rows of {} features", self.dim());
-        for row in rows.chunks_exact_mut(self.dim()) {
-            for ((v, mean), std) in row.iter_mut().zip(&self.mean).zip(&self.std) {
-                *v = ((*v - mean) / std).clamp(-LIMIT, LIMIT);
-            }
+        rows.chunks_exact_mut(self.dim()).for_each(|row| self.apply_from(0, row));
+    }
+
+    /// Standardises a part of one row in place: `values` are features number `first` and those behind it.
+    pub(crate) fn apply_from(&self, first: usize, values: &mut [f32]) {
+        for ((v, mean), std) in values.iter_mut().zip(&self.mean[first..]).zip(&self.std[first..]) {
+            *v = ((*v - mean) / std).clamp(-LIMIT, LIMIT);
         }
     }
 

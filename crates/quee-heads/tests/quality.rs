@@ -1,11 +1,12 @@
 //! Quality of predictions against scikit-learn, SciPy and NumPy (`fixtures/make.py`), and by hand.
 
 use quee_heads::quality::{self, ReliabilityBin};
-use quee_heads::{ABSENT, Calibration, FourWay, PredictorRow};
+use quee_heads::{ABSENT, Calibration, CalibrationKind, FourWay, PredictorRow};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Fixture {
+    grid: Vec<f32>,
     cases: Vec<Case>,
 }
 
@@ -21,12 +22,19 @@ struct Case {
     ece_floor: f64,
     scale: f64,
     bias: f64,
+    temperature_scale: f64,
+    /// Calibrated probabilities on the grid.
+    isotonic: Vec<f64>,
+}
+
+fn fixture() -> Fixture {
+    let fixture: Fixture = serde_json::from_str(include_str!("fixtures/quality.json")).unwrap();
+    assert_eq!(fixture.cases.len(), 5);
+    fixture
 }
 
 fn cases() -> Vec<Case> {
-    let fixture: Fixture = serde_json::from_str(include_str!("fixtures/quality.json")).unwrap();
-    assert_eq!(fixture.cases.len(), 4);
-    fixture.cases
+    fixture().cases
 }
 
 fn assert_near(case: &Case, what: &str, found: f64, expected: f64, tolerance: f64) {
@@ -52,9 +60,31 @@ fn metrics_agree_with_scikit_learn() {
 #[test]
 fn calibration_agrees_with_a_general_optimiser() {
     for case in cases() {
-        let found = Calibration::fit(&case.predictions, &case.outcomes).unwrap();
-        assert_near(&case, "scale", f64::from(found.scale), case.scale, 1e-5);
-        assert_near(&case, "bias", f64::from(found.bias), case.bias, 1e-5);
+        let fit = |kind| match Calibration::fit(kind, &case.predictions, &case.outcomes).unwrap() {
+            Calibration::Logit { scale, bias } => (f64::from(scale), f64::from(bias)),
+            other => panic!("{other:?}"),
+        };
+        let (scale, bias) = fit(CalibrationKind::ScaleBias);
+        assert_near(&case, "scale", scale, case.scale, 1e-5);
+        assert_near(&case, "bias", bias, case.bias, 1e-5);
+        let (scale, bias) = fit(CalibrationKind::Temperature);
+        assert_near(&case, "scale alone", scale, case.temperature_scale, 1e-5);
+        assert_eq!(bias, 0.0);
+    }
+}
+
+#[test]
+fn isotonic_calibration_agrees_with_scikit_learn() {
+    let Fixture { grid, cases } = fixture();
+    for case in cases {
+        let found = Calibration::fit(CalibrationKind::Isotonic, &case.predictions, &case.outcomes).unwrap();
+        for (&p, &expected) in grid.iter().zip(&case.isotonic) {
+            assert_near(&case, &format!("isotonic at {p}"), f64::from(found.apply(p)), expected, 2e-7);
+        }
+        let calibrated: Vec<f32> = case.predictions.iter().map(|&p| found.apply(p)).collect();
+        let (before, after) =
+            (quality::brier(&case.predictions, &case.outcomes), quality::brier(&calibrated, &case.outcomes));
+        assert!(after < before, "{}: Brier {before} became {after}", case.name);
     }
 }
 

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use quee_heads::targets::{Shape, smoothed_rates};
 use quee_heads::{
-    ABSENT, Calibration, Cells, Continuations, Ensemble, FeatureSpec, GatePredictor, Kind, RateTable, Standardizer,
+    ABSENT, Calibration, CalibrationKind, Cells, Continuations, Ensemble, FeatureSpec, GatePredictor, Kind, RateTable,
+    Standardizer,
 };
 use quee_policy::tree::PathTree;
 use quee_train::TrainDevice;
@@ -248,7 +249,7 @@ fn calibrate(gate: Gate, tree: &PathTree, spec: &FeatureSpec, index: usize, cal:
             }
         }
     }
-    let calibration = Calibration::fit(&probabilities, &outcomes)?;
+    let calibration = Calibration::fit(CalibrationKind::ScaleBias, &probabilities, &outcomes)?;
     Ok(Gate { predictor: gate.predictor.with_calibration(calibration)?, cells: gate.cells })
 }
 
