@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use quee_backbone::{Pool, Variant};
 use quee_gpu::GpuOptions;
+use quee_heads::CalibrationKind;
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use serde::{Deserialize, Serialize};
 
@@ -321,6 +322,12 @@ pub enum PredictorKind {
     Logistic,
     /// The cell table.
     Cells,
+    /// Gradient-boosted trees, which read the continuation.
+    Trees,
+    /// An ensemble of small networks that serves all gates and reads the path.
+    SharedNetworks,
+    /// Gradient-boosted trees that serve all gates and read the path.
+    SharedTrees,
 }
 
 /// What networks learn from.
@@ -331,16 +338,6 @@ pub enum Targets {
     Cells,
     /// 0/1 outcomes.
     Raw,
-}
-
-/// Calibration of the predictors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PredictorCalibration {
-    /// None.
-    None,
-    /// Scale and bias of the logit, per gate.
-    ScaleBias,
 }
 
 /// Error predictors.
@@ -368,7 +365,7 @@ pub struct Predictor {
     /// Share of fit held out.
     pub held_out: f64,
     /// Calibration on cal-a.
-    pub calibration: PredictorCalibration,
+    pub calibration: CalibrationKind,
     /// Most pictures of fit to learn from; 0 is all.
     pub pictures: usize,
     /// From −1, nothing is known of a picture, to 1, the outcome is known: for diagnosis.

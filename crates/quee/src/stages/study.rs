@@ -148,7 +148,12 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         test: outcomes(tree, &answers.test, &labels.test)?,
     };
     let spec = feature_spec(recipe, prepared);
-    let gates = gate_stage::train(recipe, tree, &spec, &inputs, training, seed, cancel)?;
+    let relative = |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
+    let by_width: Vec<Vec<f64>> = recipe.quant.widths.iter().map(|width| relative(width).collect()).collect();
+    let segments = 0..recipe.paths.segments.len();
+    let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
+    let setup = gate_stage::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
+    let gates = gate_stage::train(setup, &inputs, seed, cancel)?;
     let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
     let root_rates = root_rates(tree, &tables.fit);
     Ok((Trained { heads: exits.heads, fit_pictures: chosen, gates, root_rates, outcomes: tables }, predictions))

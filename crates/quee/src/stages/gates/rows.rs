@@ -1,0 +1,104 @@
+//! What gates see of the pictures of a split, and what trained gates say of it.
+
+use anyhow::Result;
+use quee_heads::{ABSENT, Continuations, FeatureSpec, GatePredictor};
+use quee_policy::tree::PathTree;
+use rayon::prelude::*;
+
+use super::Gate;
+use crate::stages::answers::NodeAnswers;
+
+/// What a gate sees of the pictures of a split.
+pub struct GateRows {
+    /// Features `[prefix][picture][dim]`; prefixes are the tree's nodes of this depth, in order.
+    pub features: Vec<f32>,
+    /// Number of features.
+    pub dim: usize,
+    /// Outcomes `[prefix][suffix][picture]`: 0 right, 1 wrong, 255 no such path. All prefixes of the free tree.
+    pub wrong: Vec<u8>,
+}
+
+/// The split's answers and what gates need besides them.
+#[derive(Clone, Copy)]
+pub struct GateInput<'a> {
+    /// Answers at every node.
+    pub nodes: &'a [NodeAnswers],
+    /// Class tokens at every node `[picture][dim]`.
+    pub tokens: &'a [Vec<f32>],
+    /// True classes.
+    pub labels: &'a [u16],
+}
+
+/// Features and outcomes at gate `gate` (1 to segments − 1).
+pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> GateRows {
+    let samples = input.labels.len();
+    let mut features = Vec::new();
+    for node in tree.level(gate) {
+        let so_far = tree.widths_of(node);
+        let parent = tree.node(node).parent.filter(|&parent| parent != quee_policy::tree::ROOT);
+        let at = |node: usize, sample: usize| {
+            &input.nodes[node].probabilities[sample * spec.classes..(sample + 1) * spec.classes]
+        };
+        for sample in 0..samples {
+            let token = match spec.projection {
+                0 => &[][..],
+                _ => &input.tokens[node][sample * spec.token_dim..(sample + 1) * spec.token_dim],
+            };
+            spec.write(gate, at(node, sample), parent.map(|p| at(p, sample)), &so_far, token, &mut features);
+        }
+    }
+    let suffixes = tree.suffix_count(gate);
+    let prefixes = tree.widths().pow(gate as u32);
+    let mut wrong = vec![ABSENT; prefixes * suffixes * samples];
+    for node in tree.level(gate) {
+        let prefix = tree.prefix_index(node);
+        for way in tree.continuations(node) {
+            let start = (prefix * suffixes + way.suffix) * samples;
+            for (sample, cell) in wrong[start..start + samples].iter_mut().enumerate() {
+                *cell = u8::from(input.nodes[way.end].answers[sample] != input.labels[sample]);
+            }
+        }
+    }
+    GateRows { features, dim: spec.dim(gate), wrong }
+}
+
+/// Predicted probabilities of error at one gate: per node of its level `[picture][suffix]`.
+pub fn predict(tree: &PathTree, predictor: &GatePredictor, rows: &GateRows, samples: usize) -> Vec<Vec<f32>> {
+    let nodes: Vec<usize> = tree.level(predictor.gate()).collect();
+    nodes
+        .par_iter()
+        .enumerate()
+        .map(|(row, &node)| {
+            let prefix = tree.prefix_index(node);
+            let mut all = Vec::with_capacity(samples * predictor.suffixes());
+            let mut out = Vec::new();
+            for sample in 0..samples {
+                let start = (row * samples + sample) * rows.dim;
+                predictor.predict(&rows.features[start..start + rows.dim], prefix, &mut out);
+                all.extend_from_slice(&out);
+            }
+            all
+        })
+        .collect()
+}
+
+/// The cell of every picture at every node of a gate's level, `[node][picture]`.
+pub fn assign_cells(gate: &Gate, rows: &GateRows, spec: &FeatureSpec) -> Vec<u16> {
+    let mut standard = rows.features.clone();
+    gate.predictor.standardizer().apply(&mut standard);
+    let cells = gate.cells.assign_all(&without_widths(&standard, rows.dim, spec.cell_dim()));
+    cells.into_iter().map(|cell| cell as u16).collect()
+}
+
+/// The numbering that heads and tree share.
+///
+/// # Errors
+/// When the tree is too large to number.
+pub fn numbering(tree: &PathTree) -> Result<Continuations> {
+    Ok(Continuations::new(tree.widths(), tree.segments())?)
+}
+
+/// Rows without their last features, the widths so far.
+pub(super) fn without_widths(rows: &[f32], dim: usize, keep: usize) -> Vec<f32> {
+    rows.chunks_exact(dim).flat_map(|row| &row[..keep]).copied().collect()
+}
