@@ -16,6 +16,7 @@
 
 pub mod baselines;
 pub mod bootstrap;
+pub mod conformal;
 pub mod cost;
 pub mod curve;
 pub mod dynamic;
