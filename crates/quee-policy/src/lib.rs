@@ -13,12 +13,17 @@
 //!    setting on *cal-b*.
 //! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
 //!    intervals.
+//!
+//! Beside the way: [`risk_validation`] checks by resampling what [`risk`] promises, [`conformal`] turns class
+//! probabilities into prediction sets, [`gap`] splits the distance from a policy to the oracle into its causes.
 
 pub mod baselines;
 pub mod bootstrap;
+pub mod conformal;
 pub mod cost;
 pub mod curve;
 pub mod dynamic;
+pub mod gap;
 pub mod ladder;
 pub mod lambda;
 pub mod learned;
@@ -26,6 +31,7 @@ pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
 pub mod risk;
+pub mod risk_validation;
 pub mod study;
 #[cfg(test)]
 mod study_tests;

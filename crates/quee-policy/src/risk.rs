@@ -13,6 +13,15 @@ pub struct RiskTarget {
     pub delta: f64,
 }
 
+impl RiskTarget {
+    /// Refuses an ε or δ that is not strictly between 0 and 1.
+    pub(crate) fn check(self) -> Result<(), RiskError> {
+        let RiskTarget { epsilon, delta } = self;
+        let between = |share: f64| share > 0.0 && share < 1.0;
+        if between(epsilon) && between(delta) { Ok(()) } else { Err(RiskError { epsilon, delta }) }
+    }
+}
+
 /// A target that means nothing.
 #[derive(Debug, Error, PartialEq)]
 #[error("risk control needs epsilon and delta strictly between 0 and 1, got {epsilon} and {delta}")]
@@ -87,6 +96,24 @@ pub fn samples_needed(target: RiskTarget) -> usize {
     (target.delta.ln() / (-target.epsilon).ln_1p()).ceil() as usize
 }
 
+/// The most losses among `samples` with which [`control`] still certifies a setting; `None` where not even none at all
+/// would do.
+///
+/// ε and δ must lie strictly between 0 and 1.
+pub fn most_losses(target: RiskTarget, samples: usize) -> Option<usize> {
+    let certifies = |losses| binomial_at_most(losses, samples, target.epsilon) <= target.delta;
+    if samples < samples_needed(target) || !certifies(0) {
+        return None;
+    }
+    // The probability rises with the number of losses and is 1 when all samples are lost.
+    let (mut most, mut too_many) = (0, samples);
+    while too_many - most > 1 {
+        let middle = most.midpoint(too_many);
+        *if certifies(middle) { &mut most } else { &mut too_many } = middle;
+    }
+    Some(most)
+}
+
 /// Number of losses: samples that float gets right and the policy wrong.
 ///
 /// # Panics
@@ -104,17 +131,14 @@ pub fn losses(float_correct: &[bool], correct: &[bool]) -> usize {
 /// # Errors
 /// If ε or δ is not strictly between 0 and 1.
 pub fn control(target: RiskTarget, samples: usize, settings: &[(f64, usize)]) -> Result<RiskReport, RiskError> {
-    let RiskTarget { epsilon, delta } = target;
-    if !(epsilon > 0.0 && epsilon < 1.0 && delta > 0.0 && delta < 1.0) {
-        return Err(RiskError { epsilon, delta });
-    }
+    target.check()?;
     let needed = samples_needed(target);
     let mut outcome = RiskOutcome::TooFewSamples { needed };
     if samples >= needed {
         outcome = RiskOutcome::Refused { losses: samples, p_value: 1.0 };
         for (index, (lambda, losses)) in settings.iter().copied().enumerate() {
-            let p_value = binomial_at_most(losses, samples, epsilon);
-            if p_value > delta {
+            let p_value = binomial_at_most(losses, samples, target.epsilon);
+            if p_value > target.delta {
                 if index == 0 {
                     outcome = RiskOutcome::Refused { losses, p_value };
                 }
@@ -151,8 +175,23 @@ impl RiskReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+
+    proptest! {
+        #[test]
+        fn most_losses_is_where_control_turns(samples in 1usize..400, epsilon in 0.005f64..0.9, delta in 0.01f64..0.5) {
+            let target = RiskTarget { epsilon, delta };
+            let certifies = |losses| {
+                let outcome = control(target, samples, &[(0.0, losses)]).unwrap().outcome;
+                matches!(outcome, RiskOutcome::Certified { .. })
+            };
+            let certified = (0..=samples).filter(|losses| certifies(*losses)).collect::<Vec<_>>();
+            prop_assert_eq!(&certified, &(0..certified.len()).collect::<Vec<_>>());
+            prop_assert_eq!(most_losses(target, samples), certified.last().copied());
+        }
+    }
 
     #[test]
     fn binomial_agrees_with_the_sum_of_products() {
