@@ -207,8 +207,8 @@ struct SharedRows {
     targets: Vec<f32>,
 }
 
-fn blocks(rows: &[SharedRows]) -> Vec<RowBlock<'_>> {
-    let block = |rows| {
+fn blocks<'r>(rows: &'r [SharedRows]) -> Vec<RowBlock<'r>> {
+    let block = |rows: &'r SharedRows| {
         let SharedRows { features, descriptions, targets } = rows;
         RowBlock { features, descriptions, targets }
     };
