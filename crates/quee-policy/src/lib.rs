@@ -26,6 +26,7 @@ pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
 pub mod risk;
+pub mod scores;
 pub mod study;
 #[cfg(test)]
 mod study_tests;

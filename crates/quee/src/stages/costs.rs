@@ -71,6 +71,11 @@ impl Counted {
         self.float_total
     }
 
+    /// Cost of a gate with as many multiply-accumulates, in float.
+    pub fn gate(&self, macs: u64) -> f64 {
+        float_part(self.model, macs)
+    }
+
     /// The table that policies work with. `gate_macs` are those of the predictors behind all segments but the last; their
     /// weights are used once per picture, so multiply-accumulates are what *dynn* counts of them, too.
     pub fn table(&self, stem: Width, widths: &[Width], gate_macs: &[u64]) -> CostTable {
@@ -78,7 +83,7 @@ impl Counted {
             stem: self.stem(stem),
             segment: self.segments.iter().map(|s| widths.iter().map(|&w| self.part(s, w)).collect()).collect(),
             exit: self.exits.clone(),
-            gate: gate_macs.iter().map(|&macs| float_part(self.model, macs)).collect(),
+            gate: gate_macs.iter().map(|&macs| self.gate(macs)).collect(),
             float_total: self.float_total,
         }
     }

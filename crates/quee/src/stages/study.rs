@@ -10,6 +10,7 @@ use quee_policy::dynamic::Cells as CellTable;
 use quee_policy::lambda::Sweep;
 use quee_policy::open_loop::{PredictionTable, candidates, root_rates};
 use quee_policy::risk::RiskTarget;
+use quee_policy::scores::FloatRun;
 use quee_policy::study::{DynamicInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate};
 use quee_policy::table::{Outcomes, StaticRun, most_frequent};
 use quee_policy::tree::PathTree;
@@ -17,7 +18,7 @@ use quee_quant::Width;
 use quee_train::TrainDevice;
 use rayon::prelude::*;
 
-use super::answers::{ExitHeads, NodeAnswers, outcomes, run_outcomes, tree_answers};
+use super::answers::{ExitHeads, NodeAnswers, fit_scores, outcomes, run_outcomes, run_scores, tree_answers};
 use super::backbone_runs::{BackboneRuns, PerSplit};
 use super::costs::{Counted, Timings};
 use super::gates::{self, Gate, GateInput, GateRows};
@@ -30,6 +31,9 @@ use crate::recipe::{Candidates, Recipe};
 pub const OPEN_LOOP: &str = "QuEE open loop";
 /// Name of the dynamic program in results.
 pub const DYNAMIC: &str = "QuEE dynamic program";
+
+/// Multiply-accumulates of one of JEI-DNN's gates: four scores and a bias.
+const JEI_GATE_MACS: u64 = 5;
 
 /// Trained exits and gates of one seed, and the tables made with them.
 pub struct Trained {
@@ -185,7 +189,8 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let ledger = ledger(shared, &trained, &predictions)?;
     let tables = &trained.outcomes;
     let statics = static_runs(shared, &trained.heads);
-    let (float, extras) = statics.split_first().expect("the float run is always there");
+    let (run, extras) = statics.split_first().expect("the float run is always there");
+    let float = float_run(shared, &trained, run);
     let float_on_b = run_outcomes(&trained.heads, &shared.runs.statics[0].cal_b);
     let labels_b = tables.cal_b.labels();
     let last = float_on_b.answers.len() - labels_b.len();
@@ -203,7 +208,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         fit: &tables.fit,
         cal: &tables.cal_a,
         test: &tables.test,
-        float,
+        float: &float,
         extras,
         open_loop: &[OpenLoopInput {
             name: OPEN_LOOP,
@@ -288,6 +293,18 @@ fn static_runs(shared: Shared, heads: &ExitHeads) -> Vec<StaticRun> {
         }
     };
     shared.runs.statics.iter().map(run).collect()
+}
+
+/// The float run with the scores of its exits.
+fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> FloatRun {
+    let (features, heads) = (&shared.runs.statics[0], &trained.heads);
+    FloatRun {
+        run: run.clone(),
+        cal: run_scores(heads, &features.cal_a),
+        test: run_scores(heads, &features.test),
+        fit: fit_scores(heads, &shared.runs.float_fit, trained.outcomes.fit.labels()),
+        gate_cost: shared.counted.gate(JEI_GATE_MACS),
+    }
 }
 
 /// Quality of the predictions on *test*.
