@@ -87,6 +87,16 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Cells of a row of a CSV file: commas in double quotes separate nothing.
+pub fn cells(row: &str) -> Vec<String> {
+    let mut quoted = false;
+    let separates = |c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    };
+    row.split(separates).map(|cell| cell.trim_matches('"').to_owned()).collect()
+}
+
 /// Says that a check did not run, past the test harness, which shows no output of tests that pass.
 pub fn skipped(what: &str) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {what}\n"));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quee_tests::{DIGITS, QUICK, quee, stderr};
+use quee_tests::{DIGITS, QUICK, cells, quee, stderr};
 use safetensors::{Dtype, SafeTensors};
 
 const SETTINGS: [&str; 6] = [
@@ -59,9 +59,7 @@ fn stored_quantizers_give_the_bits_of_those_that_a_run_makes() {
         let read = |folder: &Path| std::fs::read_to_string(folder.join(name)).unwrap();
         let without_time = |text: String| -> Vec<String> {
             text.lines()
-                .map(|line| {
-                    line.split(',').enumerate().filter(|(at, _)| *at != 10).map(|(_, x)| x.to_owned()).collect()
-                })
+                .map(|line| cells(line).into_iter().enumerate().filter(|(at, _)| *at != 10).map(|(_, x)| x).collect())
                 .collect()
         };
         assert_eq!(without_time(read(&made)), without_time(read(&stored)), "{name}");

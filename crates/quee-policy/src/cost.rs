@@ -31,6 +31,8 @@ pub struct CostTable {
     pub gate: Vec<f64>,
     /// The backbone in float, stem and head included, without exits: relative cost 1.0.
     pub float_total: f64,
+    /// Whether every exit but the last reads what the one before it said, so that nobody who answers there can leave out those before.
+    pub cascade: bool,
 }
 
 /// A cost table that cannot be used.
@@ -90,6 +92,7 @@ impl CostTable {
         let exits: f64 = self.exit[..depth].iter().sum();
         match charge {
             _ if depth == 0 => 0.0,
+            Charge::Static if self.cascade && depth < self.exit.len() => exits,
             Charge::Static => self.exit[depth - 1],
             Charge::Threshold => exits,
             Charge::Learned => exits + self.gate[..depth.min(self.gate.len())].iter().sum::<f64>(),

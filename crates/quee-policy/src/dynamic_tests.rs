@@ -14,6 +14,7 @@ fn ledger(tree: &PathTree) -> Ledger {
         exit: vec![0.5; tree.segments()],
         gate: vec![0.25; tree.segments() - 1],
         float_total: 100.0,
+        cascade: false,
     };
     let bits = BitTable {
         stem_macs: 1.0,

@@ -57,6 +57,11 @@ pub fn grid() -> Vec<f64> {
     std::iter::once(0.0).chain(decades).chain(std::iter::once(f64::INFINITY)).collect()
 }
 
+/// A λ as the names of settings show it.
+pub(crate) fn label(lambda: f64) -> String {
+    if lambda.is_infinite() { "inf".to_owned() } else { format!("{lambda:.4}") }
+}
+
 /// A λ between two neighbours, or `None` if they are as close as it makes sense.
 fn between(low: f64, high: f64) -> Option<f64> {
     if low == 0.0 {

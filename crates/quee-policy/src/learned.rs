@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::cost::{Charge, Price};
-use crate::lambda::{Outlook, Step, sweep};
+use crate::lambda::{Outlook, Step, label, sweep};
 use crate::outcome::{Choices, Setting};
 use crate::risk::{control, losses};
 use crate::study::{MethodKind, MethodResult, SeedInputs, StudyError};
@@ -76,7 +76,7 @@ pub(crate) fn learned(
         _ => None,
     };
     let setting = |(step, commit): (Step, &Option<NodeId>)| {
-        let lambda = if step.lambda.is_infinite() { "inf".to_owned() } else { format!("{:.4}", step.lambda) };
+        let lambda = label(step.lambda);
         let (way, test) = match commit {
             Some(node) => {
                 let path = inputs.tree.label(*node, inputs.width_names);

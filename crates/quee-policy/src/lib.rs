@@ -32,6 +32,7 @@ pub mod oracle;
 pub mod outcome;
 pub mod risk;
 pub mod risk_validation;
+pub mod scores;
 pub mod study;
 #[cfg(test)]
 mod study_tests;

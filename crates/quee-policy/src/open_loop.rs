@@ -198,6 +198,7 @@ mod tests {
             exit: vec![1.0, 1.0],
             gate: vec![1.0],
             float_total: 100.0,
+            cascade: false,
         };
         let bits = BitTable { stem_macs: 0.0, stem_bits: 8.0, segment_macs: vec![1.0; 2], width_bits: vec![4.0, 8.0] };
         let ledger = Ledger::new(&tree, cost, bits, None).unwrap();

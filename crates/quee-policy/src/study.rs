@@ -3,7 +3,11 @@
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::baselines::{self, QUANTILES};
+use crate::baselines::fixed::{random_policy, static_paths, static_widths};
+use crate::baselines::jei::jei_gates;
+use crate::baselines::maqee::maqee_like;
+use crate::baselines::per_input_width::PerInputWidth;
+use crate::baselines::threshold::{QUANTILES, Score, early_exit, naive};
 use crate::cost::{Charge, CostError, Ledger, Price};
 use crate::dynamic::{Cells, Chain};
 use crate::lambda::{Sweep, within_budget};
@@ -12,6 +16,7 @@ use crate::open_loop::{OpenLoop, PredictionTable, root_rates};
 use crate::oracle::Oracle;
 use crate::outcome::{Choices, Setting};
 use crate::risk::{RiskError, RiskReport, RiskTarget};
+use crate::scores::FloatRun;
 use crate::table::{Outcomes, RunOutcomes, StaticRun, TableError, check_shape};
 use crate::tree::{NodeId, PathTree};
 
@@ -127,9 +132,9 @@ pub struct RiskInput<'a> {
 pub struct StudyOptions {
     /// How finely λ is laid out.
     pub sweep: Sweep,
-    /// Quantiles of the confidences on *cal-a* that become thresholds.
+    /// Quantiles of a score that become thresholds: on *cal-a*, on *fit* for the MAQEE-like combination.
     pub quantiles: usize,
-    /// Seed of the random policy.
+    /// Seed of the random policy and of the training of JEI-DNN's gates.
     pub seed: u64,
     /// Whether gate 0 of a learned policy may commit to a path (see [`crate::learned`]).
     pub commit: bool,
@@ -157,11 +162,12 @@ pub struct SeedInputs<'a> {
     /// The table of *test*.
     pub test: &'a Outcomes,
     /// The float backbone, every exit read.
-    pub float: &'a StaticRun,
+    pub float: &'a FloatRun,
     /// Static runs beside the tree (its own widths are taken from the table). They join static widths and the naive
     /// combination, and the oracle may pick them.
     pub extras: &'a [StaticRun],
-    /// Open-loop policies.
+    /// Open-loop policies. The first one's predictions at gate 1 also serve the baseline with one width per input, which is
+    /// left out where there is none.
     pub open_loop: &'a [OpenLoopInput<'a>],
     /// Closed-loop policies.
     pub dynamic: &'a [DynamicInput<'a>],
@@ -198,12 +204,11 @@ impl MethodResult {
 
 /// All methods of one seed, and what they are measured against.
 ///
-/// More methods can be pushed before the seeds are joined (early exit by another score, a policy of one's own), as
-/// long as every seed has them in the same order and they pay at least what [`Charge::Static`] asks.
+/// More methods can be pushed before the seeds are joined, as long as every seed has them in the same order and they pay
+/// at least what [`Charge::Static`] asks.
 #[derive(Clone, Debug)]
 pub struct SeedResult {
-    /// Static width, best static path, float early exit, naive combination, random policy, then the learned policies
-    /// in the order of the inputs.
+    /// Single techniques, combinations, the random policy, then the learned policies in the order of the inputs.
     pub methods: Vec<MethodResult>,
     /// The oracle on *test*.
     pub oracle: Oracle,
@@ -226,36 +231,11 @@ fn constant(price: Price, correct: Vec<bool>) -> Choices {
 /// If an input does not fit the tree or the splits.
 pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
     check(inputs)?;
-    let SeedInputs { tree, ledger, cal, test, float, options, .. } = *inputs;
+    let SeedInputs { tree, ledger, cal, test, float, .. } = *inputs;
     let (cal_labels, test_labels) = (cal.labels(), test.labels());
     let along = |width| StaticRun::along_tree(tree, ledger, width, &inputs.width_names[width], cal, test);
     let runs: Vec<StaticRun> = (0..tree.widths()).map(along).chain(inputs.extras.iter().cloned()).collect();
-    let method = |name: &str, kind, settings| MethodResult {
-        name: name.to_owned(),
-        kind,
-        settings,
-        commits: Vec::new(),
-        risk: None,
-    };
-    let mut methods = vec![
-        method("static width", MethodKind::Single, baselines::static_widths(ledger, &runs, cal_labels, test_labels)),
-        method(
-            "best static path",
-            MethodKind::Single,
-            baselines::static_paths(tree, ledger, inputs.width_names, cal, test),
-        ),
-        method(
-            "float early exit",
-            MethodKind::Single,
-            baselines::early_exit(ledger, float, cal_labels, test_labels, options.quantiles),
-        ),
-        method(
-            "naive combination",
-            MethodKind::Combination,
-            baselines::naive(ledger, &runs, cal_labels, test_labels, options.quantiles),
-        ),
-        method("random", MethodKind::Bound, baselines::random_policy(tree, ledger, cal, test, options.seed)),
-    ];
+    let mut methods = baselines(inputs, &runs);
     for input in inputs.open_loop {
         let mut policy = OpenLoop::new(tree, ledger, root_rates(tree, inputs.fit)).map_err(table(input.name))?;
         if let Some(candidates) = input.candidates {
@@ -287,8 +267,8 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         float: Setting {
             name: "float".to_owned(),
             parameter: 0.0,
-            cal: full_depth(&float.cal, cal_labels),
-            test: full_depth(&float.test, test_labels),
+            cal: full_depth(&float.run.cal, cal_labels),
+            test: full_depth(&float.run.test, test_labels),
         },
         majority: Setting {
             name: "most frequent class".to_owned(),
@@ -301,13 +281,49 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
     })
 }
 
+/// All methods that are not learned policies. `runs` are static runs: the tree's own widths, then the extras.
+fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
+    use MethodKind::{Bound, Combination, Single};
+    let SeedInputs { tree, ledger, width_names: names, fit, cal, test, float, options, .. } = *inputs;
+    let (on_cal, on_test, quantiles) = (cal.labels(), test.labels(), options.quantiles);
+    let float_exit = |score| early_exit(ledger, float, score, on_cal, on_test, quantiles);
+    let mut all = vec![
+        ("static width", Single, static_widths(ledger, runs, on_cal, on_test)),
+        ("best static path", Single, static_paths(tree, ledger, names, cal, test)),
+        ("float early exit", Single, float_exit(Score::Confidence)),
+        ("float early exit, entropy", Single, float_exit(Score::Entropy)),
+        ("float early exit, margin", Single, float_exit(Score::Margin)),
+        ("float early exit, patience", Single, float_exit(Score::Patience)),
+        ("JEI-DNN gates", Single, jei_gates(ledger, float, on_cal, on_test, options.seed)),
+    ];
+    if let Some(input) = inputs.open_loop.first() {
+        let policy = PerInputWidth::new(tree, ledger, fit);
+        let settings = policy.settings([cal, test], [input.cal, input.test], &options.sweep);
+        all.push(("per-input width", Single, settings));
+    }
+    let maqee = maqee_like(tree, ledger, names, [fit, cal, test], &options.sweep, quantiles);
+    all.extend([
+        ("naive combination", Combination, naive(ledger, runs, on_cal, on_test, quantiles)),
+        ("MAQEE-like", Combination, maqee),
+        ("random", Bound, random_policy(tree, ledger, cal, test, options.seed)),
+    ]);
+    let method = |(name, kind, settings): (&str, MethodKind, Vec<Setting>)| MethodResult {
+        name: name.to_owned(),
+        kind,
+        settings,
+        commits: Vec::new(),
+        risk: None,
+    };
+    all.into_iter().map(method).collect()
+}
+
 /// The oracle over all paths of the tree and all exits of all static runs, float included.
 fn oracle(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Oracle {
     let SeedInputs { tree, ledger, test, .. } = *inputs;
     let samples = test.samples();
     let mut costs: Vec<f64> = ledger.prices(tree, Charge::Static)[1..].iter().map(|price| price.cost).collect();
     let paths = costs.len();
-    let others: Vec<&StaticRun> = runs[tree.widths()..].iter().chain([inputs.float]).collect();
+    let others: Vec<&StaticRun> = runs[tree.widths()..].iter().chain([&inputs.float.run]).collect();
     for run in &others {
         costs.extend(ledger.run_prices(run, Charge::Static).iter().map(|price| price.cost));
     }
@@ -327,11 +343,16 @@ fn check(inputs: &SeedInputs<'_>) -> Result<(), StudyError> {
     if names != widths {
         return Err(StudyError::Names { names, widths });
     }
-    for run in inputs.extras.iter().chain([inputs.float]) {
+    let segments = tree.segments();
+    for run in inputs.extras {
         let context = format!("static run \"{}\"", run.name);
-        run.check_outcomes(tree.segments(), cal.samples(), test.samples()).map_err(table(&context))?;
-        run.check_costs(tree.segments()).map_err(|source| StudyError::Cost { context, source })?;
+        run.check_outcomes(segments, cal.samples(), test.samples()).map_err(table(&context))?;
+        run.check_costs(segments).map_err(|source| StudyError::Cost { context, source })?;
     }
+    let context = "float run".to_owned();
+    let samples = [inputs.fit, cal, test].map(Outcomes::samples);
+    inputs.float.check_outcomes(segments, samples).map_err(table(&context))?;
+    inputs.float.check_costs(segments).map_err(|source| StudyError::Cost { context, source })?;
     let cal_b = inputs.risk.map(|risk| risk.outcomes.samples());
     if let Some(risk) = inputs.risk {
         let (got, want) = (risk.float_correct.len(), risk.outcomes.samples());

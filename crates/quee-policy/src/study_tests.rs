@@ -10,6 +10,7 @@ use crate::curve::{Axis, pareto, test_points};
 use crate::dynamic::Cells;
 use crate::open_loop::PredictionTable;
 use crate::risk::{RiskOutcome, RiskTarget};
+use crate::scores::{FitScores, FloatRun, Scores};
 use crate::study::{
     DynamicInput, MethodKind, MethodResult, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyError, StudyOptions,
     evaluate,
@@ -22,6 +23,8 @@ use crate::tree::{Monotone, PathTree};
 struct Split {
     table: Outcomes,
     float: RunOutcomes,
+    /// Scores of the float run, made up from its confidence.
+    scores: FitScores,
     /// `[path][sample]`.
     error: Vec<f32>,
     difficulty: Vec<f32>,
@@ -56,7 +59,17 @@ fn split(tree: &PathTree, samples: usize, classes: u16, signal: f32, seed: u64) 
         let power = 0.4 + 0.5 * depth as f32 / tree.segments() as f32;
         row(power, &mut ignored, &mut float.answers, &mut float.confidence);
     }
-    Split { table: Outcomes::new(tree, answers, confidence, labels).unwrap(), float, error, difficulty }
+    let score = |of: fn(f32) -> f32| float.confidence.iter().map(|confidence| of(*confidence)).collect::<Vec<f32>>();
+    let scores = FitScores {
+        confidence: float.confidence.clone(),
+        scores: Scores {
+            margin: score(|confidence| confidence * confidence),
+            entropy: score(|confidence| 1.0 - confidence),
+            entropy_of_squares: score(|confidence| (1.0 - confidence).powi(2)),
+        },
+        true_class: ignored.iter().map(|wrong| 1.0 - wrong).collect(),
+    };
+    Split { table: Outcomes::new(tree, answers, confidence, labels).unwrap(), float, scores, error, difficulty }
 }
 
 fn ledger(tree: &PathTree, overhead: f64) -> Ledger {
@@ -66,6 +79,7 @@ fn ledger(tree: &PathTree, overhead: f64) -> Ledger {
         exit: vec![overhead; tree.segments()],
         gate: vec![overhead / 2.0; tree.segments() - 1],
         float_total: 4.0 + 40.0 * tree.segments() as f64,
+        cascade: false,
     };
     let bits = BitTable {
         stem_macs: 1.0,
@@ -120,6 +134,15 @@ fn with_inputs<T>(shape: &Shape, seed: u64, then: impl FnOnce(&SeedInputs<'_>) -
         cal: cal.float.clone(),
         test: test.float.clone(),
     };
+    let extra = [StaticRun { name: "extra".to_owned(), segment: vec![30.0; tree.segments()], ..float.clone() }];
+    let (cal_scores, test_scores) = (cal.scores.scores.clone(), test.scores.scores.clone());
+    let float = FloatRun {
+        run: float,
+        cal: cal_scores,
+        test: test_scores,
+        fit: fit.scores.clone(),
+        gate_cost: overhead / 10.0,
+    };
     let last = (tree.segments() - 1) * samples;
     let float_b: Vec<bool> =
         cal_b.float.answers[last..].iter().zip(cal_b.table.labels()).map(|(answer, label)| answer == label).collect();
@@ -128,7 +151,6 @@ fn with_inputs<T>(shape: &Shape, seed: u64, then: impl FnOnce(&SeedInputs<'_>) -
     let (fit_cells, cal_cells, test_cells, b_cells) =
         (cells(tree, &fit, 8), cells(tree, &cal, 8), cells(tree, &test, 8), cells(tree, &cal_b, 8));
     let names: Vec<String> = (0..tree.widths()).map(|width| format!("w{}a8", width + 2)).collect();
-    let extra = [StaticRun { name: "extra".to_owned(), segment: vec![30.0; tree.segments()], ..float.clone() }];
     then(&SeedInputs {
         tree,
         ledger: &ledger,
@@ -170,6 +192,10 @@ fn study(shape: &Shape, seeds: u64, bootstrap: &Bootstrap) -> (Vec<SeedResult>, 
     (results, summary)
 }
 
+fn find_in<'a>(result: &'a SeedResult, name: &str) -> &'a MethodResult {
+    result.methods.iter().find(|method| method.name == name).unwrap()
+}
+
 fn learnable(samples: usize) -> Shape {
     let tree = PathTree::new(3, 3, Monotone::Free, 2_000).unwrap();
     Shape { tree, samples, classes: 10, signal: 1.0, overhead: 0.01, pictures: 0, extras: 1 }
@@ -184,6 +210,16 @@ fn a_study_from_tables_to_intervals() {
     assert!(open.area.value > naive.area.value, "knows the truth: {:?} {:?}", open.area, naive.area);
     assert!(find("closed loop").area.value > naive.area.value);
     assert!(random.area.value < naive.area.value);
+    for name in ["float early exit, entropy", "float early exit, margin"] {
+        // Made up as functions of the largest probability, they make the same rule but for the places of quantiles.
+        assert!((find(name).area.value - find("float early exit").area.value).abs() < 0.02, "{name}");
+    }
+    for name in ["float early exit, patience", "JEI-DNN gates", "per-input width"] {
+        assert_eq!(find(name).kind, MethodKind::Single);
+        assert!(find(name).front.len() > 1, "{name} has something to trade");
+    }
+    assert_eq!(find("MAQEE-like").kind, MethodKind::Combination);
+    assert!(find("MAQEE-like").area.value > naive.area.value);
     assert!(oracle.area.value > open.area.value);
     assert_eq!(oracle.gap_closed.unwrap().value, 1.0);
     let gap = open.gap_closed.unwrap();
@@ -199,7 +235,7 @@ fn a_study_from_tables_to_intervals() {
     let drop = open.cost_at_drop_1_0.as_ref().unwrap();
     assert_eq!(drop.settings.len(), 2);
     let lost = |(result, name): (&SeedResult, &String)| {
-        let setting = result.methods[5].settings.iter().find(|setting| setting.name == *name).unwrap();
+        let setting = find_in(result, "open loop").settings.iter().find(|setting| setting.name == *name).unwrap();
         assert!(setting.cal.accuracy() >= result.float.cal.accuracy() - 0.01 - 1e-9);
         50.0 * (result.float.test.accuracy() - setting.test.accuracy())
     };
@@ -213,7 +249,7 @@ fn a_study_from_tables_to_intervals() {
         assert!(point.accuracy.low <= point.accuracy.value && point.accuracy.value <= point.accuracy.high);
     }
     for result in &results {
-        let open = &result.methods[5];
+        let open = find_in(result, "open loop");
         assert!(open.settings.len() <= 200 && open.settings.is_sorted_by_key(|setting| setting.parameter));
         assert!(open.settings.last().unwrap().cal.mean_cost() < open.settings[0].cal.mean_cost());
         let RiskOutcome::Certified { index, lambda, .. } = open.risk.as_ref().unwrap().outcome else { panic!() };
@@ -244,9 +280,15 @@ fn refuses_what_does_not_fit() {
         let error = evaluate(&SeedInputs { width_names: &names, ..*inputs }).unwrap_err();
         assert!(matches!(error, StudyError::Names { names: 1, widths: 3 }));
         let mut float = inputs.float.clone();
-        float.test.answers.pop();
+        float.run.test.answers.pop();
         let error = evaluate(&SeedInputs { float: &float, ..*inputs }).unwrap_err();
         assert!(error.to_string().contains("float"), "{error}");
+        let mut float = inputs.float.clone();
+        float.fit.true_class[7] = f32::NAN;
+        let error = evaluate(&SeedInputs { float: &float, ..*inputs }).unwrap_err();
+        assert!(error.to_string().contains("true class"), "{error}");
+        let float = FloatRun { gate_cost: -1.0, ..inputs.float.clone() };
+        assert!(matches!(evaluate(&SeedInputs { float: &float, ..*inputs }), Err(StudyError::Cost { .. })));
         let few = predictions(&shape.tree, &split(&shape.tree, 49, 10, 1.0, 9), 0.0, 0);
         let open_loop = [OpenLoopInput { test: &few, ..inputs.open_loop[0] }];
         let error = evaluate(&SeedInputs { open_loop: &open_loop, ..*inputs }).unwrap_err();

@@ -44,15 +44,12 @@ pub(crate) fn check_shape(what: &'static str, got: usize, rows: usize, samples: 
     if got == rows * samples { Ok(()) } else { Err(TableError::Shape { what, got, rows, samples }) }
 }
 
-fn check_confidence(confidence: &[f32], samples: usize) -> Result<(), TableError> {
-    match confidence.iter().position(|value| !(-1e-4..=1.0001).contains(value)) {
+/// Checks the length of a list, and that its values lie between 0 and 1 but for rounding.
+pub(crate) fn check_unit(what: &'static str, values: &[f32], rows: usize, samples: usize) -> Result<(), TableError> {
+    check_shape(what, values.len(), rows, samples)?;
+    match values.iter().position(|value| !(-1e-4..=1.0001).contains(value)) {
         None => Ok(()),
-        Some(at) => Err(TableError::Value {
-            what: "confidence",
-            row: at / samples,
-            sample: at % samples,
-            range: "0 to 1 (largest class probability)",
-        }),
+        Some(at) => Err(TableError::Value { what, row: at / samples, sample: at % samples, range: "0 to 1" }),
     }
 }
 
@@ -78,8 +75,7 @@ impl Outcomes {
             return Err(TableError::Empty { what: "outcomes" });
         }
         check_shape("answers", answers.len(), paths, samples)?;
-        check_shape("confidence", confidence.len(), paths, samples)?;
-        check_confidence(&confidence, samples)?;
+        check_unit("confidence", &confidence, paths, samples)?;
         Ok(Self { samples, answers, confidence, labels })
     }
 
@@ -240,8 +236,7 @@ impl StaticRun {
     pub fn check_outcomes(&self, segments: usize, cal: usize, test: usize) -> Result<(), TableError> {
         for (run, samples) in [(&self.cal, cal), (&self.test, test)] {
             check_shape("run: answers", run.answers.len(), segments, samples)?;
-            check_shape("run: confidence", run.confidence.len(), segments, samples)?;
-            check_confidence(&run.confidence, samples)?;
+            check_unit("run: confidence", &run.confidence, segments, samples)?;
         }
         Ok(())
     }

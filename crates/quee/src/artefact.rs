@@ -125,7 +125,7 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
     for (name, shape, values) in backbone.export(&values) {
         tensors.push(TensorData::f32(format!("backbone.{name}"), shape, values));
     }
-    for (index, head) in seed.trained.heads.0.iter().enumerate() {
+    for (index, head) in seed.trained.exits.heads.0.iter().enumerate() {
         let (exit, network) = (index + 1, &head.network);
         let mut layer = |name: &str, inputs: usize, weight: &[f32], bias: &[f32]| {
             let shape = vec![bias.len(), inputs];

@@ -4,6 +4,11 @@ use std::fmt::Write;
 
 use super::Study;
 
+/// A cell; one with a comma stands in double quotes. No name has a double quote.
+fn cell(text: &str) -> String {
+    if text.contains(',') { format!("\"{text}\"") } else { text.to_owned() }
+}
+
 /// One row per method, seed and setting of its curve. The oracle, which needs no choice on *cal*, has no *cal* figures
 /// and no interval. The column of absolute costs is called by its unit; that of times says so where they are no GPU's.
 pub fn curve(study: &Study) -> String {
@@ -23,8 +28,8 @@ pub fn curve(study: &Study) -> String {
             let _ = writeln!(
                 text,
                 "{},{seed},{},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{ms},{mean_exit:.4},{:.4}",
-                method.name,
-                point.name,
+                cell(&method.name),
+                cell(&point.name),
                 point.cal_accuracy,
                 point.cal_cost,
                 point.accuracy.value,

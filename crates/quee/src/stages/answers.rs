@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use quee_backbone::Linear;
-use quee_heads::{ExitHead, softmax};
+use quee_heads::{ExitHead, FeatureSpec, softmax};
+use quee_policy::scores::{FitScores, Scores};
 use quee_policy::table::{Outcomes, RunOutcomes};
 use quee_policy::tree::{PathTree, ROOT};
 use rayon::prelude::*;
@@ -125,6 +126,36 @@ pub fn run_outcomes(heads: &ExitHeads, features: &[Vec<f32>]) -> RunOutcomes {
         all.confidence.extend(exit.confidence);
     }
     all
+}
+
+/// Scores at every exit of a single path, beside the largest probability: those that gates read, too.
+pub fn run_scores(exits: &[NodeAnswers], classes: usize) -> Scores {
+    let spec =
+        FeatureSpec { classes, widths: Vec::new(), segments: exits.len(), projection: 0, token_dim: 0, projection_seed: 0 };
+    let names = spec.names(0);
+    let place = |name: &str| names.iter().position(|other| other == name).expect("a summary of every gate");
+    let (margin, entropy, entropy_of_squares) = (place("margin"), place("entropy"), place("entropy_of_squares"));
+    let mut all = Scores::default();
+    let mut row = Vec::new();
+    for probabilities in exits.iter().flat_map(|exit| exit.probabilities.chunks_exact(classes)) {
+        row.clear();
+        spec.write(0, probabilities, None, &[], &[], &mut row);
+        all.margin.push(row[margin]);
+        all.entropy.push(row[entropy]);
+        all.entropy_of_squares.push(row[entropy_of_squares]);
+    }
+    all
+}
+
+/// The same on *fit*, with the probability of the true class.
+pub fn fit_scores(exits: &[NodeAnswers], classes: usize, labels: &[u16]) -> FitScores {
+    let (mut confidence, mut true_class) = (Vec::new(), Vec::new());
+    for exit in exits {
+        confidence.extend_from_slice(&exit.confidence);
+        let rows = exit.probabilities.chunks_exact(classes).zip(labels);
+        true_class.extend(rows.map(|(probabilities, label)| probabilities[usize::from(*label)]));
+    }
+    FitScores { confidence, scores: run_scores(exits, classes), true_class }
 }
 
 /// The answers of a tree as policies read them.

@@ -64,6 +64,8 @@ pub struct BackboneRuns {
     pub tree: PerSplit<Vec<Vec<f32>>>,
     /// Float first, then widths that the tree does not hold.
     pub statics: Vec<StaticFeatures>,
+    /// Float on *fit*, where the gates of a baseline are trained.
+    pub float_fit: PathFeatures,
 }
 
 /// Widths of the static runs outside the tree: float, then those of the recipe that the tree does not hold.
@@ -82,7 +84,8 @@ pub fn steps(recipe: &Recipe, prepared: &Prepared) -> usize {
     let splits = &prepared.splits;
     let evaluated = splits.cal_a.len() + splits.cal_b.len() + splits.test.len();
     prepared.exit_train().len() * draws(recipe).len()
-        + prepared.fit().len()
+        // Along the tree, and in float where the exits' runs are not those of fit.
+        + prepared.fit().len() * if recipe.exits.folds == 0 { 2 } else { 1 }
         + evaluated
         + evaluated * static_widths(recipe).len()
 }
@@ -137,7 +140,13 @@ impl BackboneRuns {
             let (cal_a, cal_b) = (along(&splits.cal_a)?, along(&splits.cal_b)?);
             statics.push(StaticFeatures { width, cal_a, cal_b, test: along(&splits.test)? });
         }
-        Ok(Self { exit_train, tree, statics })
+        let float = vec![Width::FLOAT; segments];
+        let float_fit = match recipe.exits.folds {
+            0 => program.path_features(drive, &prepared.pictures(prepared.fit()), &float)?,
+            // The first of the runs above.
+            _ => exit_train[0].clone(),
+        };
+        Ok(Self { exit_train, tree, statics, float_fit })
     }
 }
 

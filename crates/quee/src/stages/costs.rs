@@ -72,6 +72,11 @@ impl Counted {
         self.float_total
     }
 
+    /// Cost of a gate with as many multiply-accumulates, in float.
+    pub fn gate(&self, macs: u64) -> f64 {
+        float_part(self.model, macs)
+    }
+
     /// The table that policies work with. `exit_macs` are those of the classifiers behind all segments, `gate_macs` those of the predictors
     /// behind all but the last; their weights are used once per picture, so multiply-accumulates are what *dynn* counts of them, too.
     pub fn table(&self, stem: Width, widths: &[Width], exit_macs: &[u64], gate_macs: &[u64]) -> CostTable {
@@ -79,8 +84,9 @@ impl Counted {
             stem: self.stem(stem),
             segment: self.segments.iter().map(|s| widths.iter().map(|&w| self.part(s, w)).collect()).collect(),
             exit: self.around_exits.iter().zip(exit_macs).map(|(rest, &macs)| rest + float_part(self.model, macs)).collect(),
-            gate: gate_macs.iter().map(|&macs| float_part(self.model, macs)).collect(),
+            gate: gate_macs.iter().map(|&macs| self.gate(macs)).collect(),
             float_total: self.float_total,
+            cascade: false,
         }
     }
 
@@ -195,6 +201,7 @@ impl Timings {
             exit: vec![self.features + exit_ms; segments],
             gate: gate_ms.to_vec(),
             float_total: self.stem[&Width::FLOAT] + float.iter().sum::<f64>() + self.features + exit_ms,
+            cascade: false,
         }
     }
 

@@ -11,6 +11,7 @@ use quee_policy::dynamic::Cells as CellTable;
 use quee_policy::lambda::Sweep;
 use quee_policy::open_loop::{PredictionTable, candidates, root_rates};
 use quee_policy::risk::RiskTarget;
+use quee_policy::scores::FloatRun;
 use quee_policy::study::{DynamicInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate};
 use quee_policy::table::{Outcomes, StaticRun, most_frequent};
 use quee_policy::tree::{PathTree, ROOT};
@@ -21,12 +22,13 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::answers::{ExitHeads, NodeAnswers, outcomes, run_outcomes, tree_answers};
+use super::answers::{ExitHeads, NodeAnswers, fit_scores, outcomes, run_answers, run_outcomes, run_scores, tree_answers};
 use super::backbone_runs::{BackboneRuns, PerSplit};
 use super::costs::{Counted, Timings};
 use super::gates::{self, Gate, GateInput, GateRows};
 use super::prepare::Prepared;
-use super::{exits, gates as gate_stage};
+use super::exits::{self, TrainedExits};
+use super::gates as gate_stage;
 use crate::cancel::Cancel;
 use crate::recipe::{Candidates, Recipe};
 
@@ -35,10 +37,13 @@ pub const OPEN_LOOP: &str = "QuEE open loop";
 /// Name of the dynamic program in results.
 pub const DYNAMIC: &str = "QuEE dynamic program";
 
+/// Multiply-accumulates of one of JEI-DNN's gates: four scores and a bias.
+const JEI_GATE_MACS: u64 = 5;
+
 /// Trained exits and gates of one seed, and the tables made with them.
 pub struct Trained {
     /// Exits.
-    pub heads: ExitHeads,
+    pub exits: TrainedExits,
     /// Positions in *fit* that cells and predictors learn from, where not all do.
     pub fit_pictures: Option<Vec<usize>>,
     /// Gates 1 to segments − 1.
@@ -156,7 +161,7 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let gates = gate_stage::train(setup, &inputs, seed, cancel)?;
     let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
     let root_rates = root_rates(tree, &tables.fit);
-    Ok((Trained { heads: exits.heads, fit_pictures: chosen, gates, root_rates, outcomes: tables }, predictions))
+    Ok((Trained { exits, fit_pictures: chosen, gates, root_rates, outcomes: tables }, predictions))
 }
 
 /// The pictures of *fit* that `predictor.pictures` leaves, where it leaves some out.
@@ -228,9 +233,10 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     cancel.check()?;
     let ledger = ledger(shared, &trained, &predictions)?;
     let tables = &trained.outcomes;
-    let statics = static_runs(shared, &trained.heads);
-    let (float, extras) = statics.split_first().expect("the float run is always there");
-    let float_on_b = run_outcomes(&trained.heads, &shared.runs.statics[0].cal_b);
+    let statics = static_runs(shared, &trained.exits.heads);
+    let (run, extras) = statics.split_first().expect("the float run is always there");
+    let float = float_run(shared, &trained, run);
+    let float_on_b = run_outcomes(&trained.exits.heads, &shared.runs.statics[0].cal_b);
     let labels_b = tables.cal_b.labels();
     let last = float_on_b.answers.len() - labels_b.len();
     let float_correct: Vec<bool> = float_on_b.answers[last..].iter().zip(labels_b).map(|(a, l)| a == l).collect();
@@ -252,7 +258,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         fit: &tables.fit,
         cal: &tables.cal_a,
         test: &tables.test,
-        float,
+        float: &float,
         extras,
         open_loop: &[OpenLoopInput {
             name: OPEN_LOOP,
@@ -329,7 +335,7 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions) -> Resul
     let Shared { recipe, tree, counted, timings, .. } = shared;
     let (stem, widths) = (recipe.quant.stem, &recipe.quant.widths);
     let gate_macs: Vec<u64> = trained.gates.iter().map(|gate| gate.predictor.macs()).collect();
-    let exit_macs: Vec<u64> = trained.heads.0.iter().map(ExitHead::macs).collect();
+    let exit_macs: Vec<u64> = trained.exits.heads.0.iter().map(ExitHead::macs).collect();
     let cost = counted.table(stem, widths, &exit_macs, &gate_macs);
     let time = timings.map(|timings| {
         let (exit_ms, gate_ms) = head_times(shared, trained, predictions);
@@ -343,7 +349,7 @@ fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> (
     let samples = shared.prepared.splits.test.len();
     let per_picture = |start: Instant, count: usize| start.elapsed().as_secs_f64() * 1e3 / count as f64;
     let start = Instant::now();
-    std::hint::black_box(NodeAnswers::compute(&trained.heads.0[0], &shared.runs.tree.test[1]));
+    std::hint::black_box(NodeAnswers::compute(&trained.exits.heads.0[0], &shared.runs.tree.test[1]));
     let exit = per_picture(start, samples);
     let gates = trained.gates.iter().zip(&predictions.test_rows).map(|(gate, rows)| {
         let mut out = Vec::new();
@@ -375,6 +381,24 @@ fn static_runs(shared: Shared, heads: &ExitHeads) -> Vec<StaticRun> {
         }
     };
     shared.runs.statics.iter().map(run).collect()
+}
+
+/// The float run with the scores of its exits.
+fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> FloatRun {
+    let (features, heads) = (&shared.runs.statics[0], &trained.exits.heads);
+    let classes = shared.prepared.backbone.classes();
+    let scores = |features| run_scores(&run_answers(|_| heads, features), classes);
+    let mut on_fit = run_answers(|picture| trained.exits.for_fit(picture), &shared.runs.float_fit);
+    if let Some(chosen) = &trained.fit_pictures {
+        on_fit = on_fit.iter().map(|exit| exit.of(chosen, classes)).collect();
+    }
+    FloatRun {
+        run: run.clone(),
+        cal: scores(&features.cal_a),
+        test: scores(&features.test),
+        fit: fit_scores(&on_fit, classes, trained.outcomes.fit.labels()),
+        gate_cost: shared.counted.gate(JEI_GATE_MACS),
+    }
 }
 
 /// Quality of the predictions on *test*.
