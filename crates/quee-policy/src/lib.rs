@@ -7,15 +7,16 @@
 //!
 //! 1. [`tree::PathTree`] numbers all paths; [`cost::Ledger`] prices them.
 //! 2. [`table::Outcomes`] holds what every path answers for every sample of a split.
-//! 3. A policy ([`open_loop`], [`dynamic`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …) into one
-//!    path per sample, stored as [`outcome::Choices`].
-//! 4. [`lambda`] lays out the settings, [`curve`] picks the front on *cal-a* and measures areas, [`risk`] certifies a
-//!    setting on *cal-b*.
+//! 3. A policy ([`open_loop`], [`dynamic`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …)
+//!    into one path per sample, stored as [`outcome::Choices`].
+//! 4. [`lambda`] lays out the settings, [`budget`] picks one for a limit on cost, [`curve`] picks the front on *cal-a*
+//!    and measures areas, [`risk`] certifies a setting on *cal-b*.
 //! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
 //!    intervals.
 
 pub mod baselines;
 pub mod bootstrap;
+pub mod budget;
 pub mod cost;
 pub mod curve;
 pub mod dynamic;
