@@ -7,7 +7,7 @@
 //!
 //! 1. [`tree::PathTree`] numbers all paths; [`cost::Ledger`] prices them.
 //! 2. [`table::Outcomes`] holds what every path answers for every sample of a split.
-//! 3. A policy ([`open_loop`], [`dynamic`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …)
+//! 3. A policy ([`open_loop`], [`dynamic`], [`fitted`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …)
 //!    into one path per sample, stored as [`outcome::Choices`].
 //! 4. [`lambda`] lays out the settings, [`budget`] picks one for a limit on cost, [`curve`] picks the front on *cal-a*
 //!    and measures areas, [`risk`] certifies a setting on *cal-b*.
@@ -20,12 +20,16 @@ pub mod budget;
 pub mod cost;
 pub mod curve;
 pub mod dynamic;
+pub mod fitted;
+pub mod gate_features;
+mod gate_fit;
 pub mod ladder;
 pub mod lambda;
 pub mod learned;
 pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
+mod ridge;
 pub mod risk;
 pub mod study;
 #[cfg(test)]
