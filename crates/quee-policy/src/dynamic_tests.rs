@@ -99,16 +99,27 @@ proptest! {
 
     #[test]
     fn equals_enumeration_of_all_policies(
-        shape in 0usize..5, seed in any::<u64>(), lambda in 0.0f64..8.0, alpha in 0.0f64..10.0,
+        shape in 0usize..8, rule in 0usize..3, seed in any::<u64>(), lambda in 0.0f64..8.0, alpha in 0.0f64..10.0,
     ) {
-        let (segments, widths, cells): (usize, usize, &[usize]) =
-            [(2, 2, &[2][..]), (3, 1, &[3, 2]), (3, 2, &[1, 1]), (2, 3, &[1]), (4, 1, &[2, 2, 2])][shape];
-        let tree = PathTree::new(segments, widths, Monotone::Free, 100).unwrap();
+        let (segments, widths, cells): (usize, usize, &[usize]) = [
+            (2, 2, &[2][..]), (3, 1, &[3, 2]), (3, 2, &[1, 1]), (2, 3, &[1]), (4, 1, &[2, 2, 2]), (2, 3, &[2]),
+            (3, 2, &[2, 1]), (3, 2, &[1, 2]),
+        ][shape];
+        let rule = [Monotone::Free, Monotone::NonIncreasing, Monotone::NonDecreasing][rule];
+        let tree = PathTree::new(segments, widths, rule, 100).unwrap();
         let (fit, cells) = random_tables(&tree, 12, cells, seed);
         let chain = Chain::count(&tree, &ledger(&tree), &fit, &cells, alpha).unwrap();
-        let value = chain.solve(&tree, lambda).value();
+        let plan = chain.solve(&tree, lambda);
         let best = enumerate(&chain, &tree, lambda);
+        let value = plan.value();
         prop_assert!((value.error + lambda * value.cost - best).abs() < 1e-12, "{value:?} {best}");
+        // What the plan does in every state is what its value was found for.
+        let action = |node: NodeId, cell: usize| match plan.actions[node][cell] {
+            Some(next) => next - tree.node(node).children.start + usize::from(node != ROOT),
+            None => 0,
+        };
+        let (error, cost) = walk(&chain, &tree, &action, ROOT, 0);
+        prop_assert!((error - value.error).abs() < 1e-12 && (cost - value.cost).abs() < 1e-12);
     }
 
     #[test]

@@ -61,20 +61,17 @@ pub(crate) fn learned(
     };
     let steps = sweep(&inputs.options.sweep, |lambda| decide(lambda).0);
     let commits: Vec<Option<NodeId>> = steps.iter().map(|step| decide(step.lambda).1).collect();
-    let risk = match (inputs.risk, on_b) {
-        (Some(risk), Some(run)) => {
-            let lost = |(step, commit): (&Step, &Option<NodeId>)| {
-                let choices = match commit {
-                    Some(node) => along(risk.outcomes, *node),
-                    None => Choices::at_nodes(&prices, risk.outcomes, &run(step.lambda)),
-                };
-                (step.lambda, losses(risk.float_correct, choices.correct()))
-            };
-            let tested: Vec<(f64, usize)> = steps.iter().zip(&commits).map(lost).collect();
-            Some(control(risk.target, risk.outcomes.samples(), &tested)?)
-        }
-        _ => None,
-    };
+    let (mut risk, mut choices_b) = (None, Vec::new());
+    if let (Some(asked), Some(run)) = (inputs.risk, on_b) {
+        let choose = |(step, commit): (&Step, &Option<NodeId>)| match commit {
+            Some(node) => along(asked.outcomes, *node),
+            None => Choices::at_nodes(&prices, asked.outcomes, &run(step.lambda)),
+        };
+        choices_b = steps.iter().zip(&commits).map(choose).collect();
+        let lost = |(step, choices): (&Step, &Choices)| (step.lambda, losses(asked.float_correct, choices.correct()));
+        let tested: Vec<(f64, usize)> = steps.iter().zip(&choices_b).map(lost).collect();
+        risk = Some(control(asked.target, asked.outcomes.samples(), &tested)?);
+    }
     let setting = |(step, commit): (Step, &Option<NodeId>)| {
         let lambda = label(step.lambda);
         let (way, test) = match commit {
@@ -87,5 +84,5 @@ pub(crate) fn learned(
         Setting { name: format!("lambda {lambda}{way}"), parameter: step.lambda, cal: step.cal, test }
     };
     let settings = steps.into_iter().zip(&commits).map(setting).collect();
-    Ok(MethodResult { name: name.to_owned(), kind: MethodKind::Learned, settings, commits, risk })
+    Ok(MethodResult { name: name.to_owned(), kind: MethodKind::Learned, settings, commits, risk, on_b: choices_b })
 }

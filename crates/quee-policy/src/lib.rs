@@ -7,10 +7,10 @@
 //!
 //! 1. [`tree::PathTree`] numbers all paths; [`cost::Ledger`] prices them.
 //! 2. [`table::Outcomes`] holds what every path answers for every sample of a split.
-//! 3. A policy ([`open_loop`], [`dynamic`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …) into one
-//!    path per sample, stored as [`outcome::Choices`].
-//! 4. [`lambda`] lays out the settings, [`curve`] picks the front on *cal-a* and measures areas, [`risk`] certifies a
-//!    setting on *cal-b*.
+//! 3. A policy ([`open_loop`], [`dynamic`], [`fitted`]) or a rule ([`baselines`]) turns a setting (λ, a threshold, …)
+//!    into one path per sample, stored as [`outcome::Choices`].
+//! 4. [`lambda`] lays out the settings, [`budget`] picks one for a limit on cost, [`curve`] picks the front on *cal-a*
+//!    and measures areas, [`risk`] certifies a setting on *cal-b*.
 //! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
 //!    intervals.
 //!
@@ -19,17 +19,22 @@
 
 pub mod baselines;
 pub mod bootstrap;
+pub mod budget;
 pub mod conformal;
 pub mod cost;
 pub mod curve;
 pub mod dynamic;
+pub mod fitted;
 pub mod gap;
+pub mod gate_features;
+mod gate_fit;
 pub mod ladder;
 pub mod lambda;
 pub mod learned;
 pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
+mod ridge;
 pub mod risk;
 pub mod risk_validation;
 pub mod scores;

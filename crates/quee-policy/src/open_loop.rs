@@ -110,6 +110,23 @@ pub fn candidates(tree: &PathTree, ledger: &Ledger, fit: &Outcomes) -> Vec<Vec<u
     all_ways(tree, ledger).iter().map(front).collect()
 }
 
+/// Suffixes that go one segment further at most, ascending, at every node: the one-step *value of computation*.
+///
+/// With [`OpenLoop::with_candidates`] the policy answers at a gate unless a single further segment, at some width,
+/// lowers `predicted error + λ·cost`, and takes the one that lowers it most; gate 0 takes the best path of one segment.
+/// It is myopic: where only two segments together pay, it stops. An ablation of this project, with the single-step
+/// assumption of Russell and Wefald, Principles of Metareasoning (Artificial Intelligence 49, 1991).
+pub fn one_step_candidates(tree: &PathTree) -> Vec<Vec<usize>> {
+    let suffixes = |node: NodeId| match tree.node(node).children.is_empty() {
+        true => Vec::new(),
+        false => {
+            let exit = (node != ROOT).then_some(0);
+            exit.into_iter().chain(tree.steps(node).map(|(width, _)| tree.suffix_index(&[width]))).collect()
+        }
+    };
+    tree.nodes().map(suffixes).collect()
+}
+
 /// The policy: take the continuation with the least `predicted error + λ·remaining cost`, do its first step, decide
 /// again at the next gate.
 #[derive(Clone, Debug)]
@@ -117,6 +134,8 @@ pub struct OpenLoop {
     /// `[node]`: ways to go on and the relative cost of each; empty at the last exit.
     ways: Vec<Vec<(Continuation, f64)>>,
     root_rates: Vec<f32>,
+    /// `[node]`: relative cost of answering there, stem included.
+    total: Vec<f64>,
 }
 
 impl OpenLoop {
@@ -126,10 +145,12 @@ impl OpenLoop {
     /// If `root_rates` does not have one entry per suffix of the root.
     pub fn new(tree: &PathTree, ledger: &Ledger, root_rates: Vec<f32>) -> Result<Self, TableError> {
         check_shape("rates at gate 0", root_rates.len(), tree.suffix_count(0), 1)?;
-        Ok(Self { ways: all_ways(tree, ledger), root_rates })
+        let total = ledger.prices(tree, Charge::Learned).iter().map(|price| price.cost).collect();
+        Ok(Self { ways: all_ways(tree, ledger), root_rates, total })
     }
 
-    /// The same policy, considering at every gate only the suffixes listed in `candidates` `[node]` (see [`candidates`]).
+    /// The same policy, considering at every gate only the suffixes listed in `candidates` `[node]` (see
+    /// [`candidates`]).
     ///
     /// # Errors
     /// If there is not one list per node, or a list leaves a gate without a way on.
@@ -153,15 +174,33 @@ impl OpenLoop {
     /// The way that the policy takes from a gate: the least `predicted error + λ·remaining cost`, given predictions
     /// `[suffix]`. `None` at the last exit. Ties go to the cheaper, then to the lower suffix.
     pub fn choose(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<Continuation> {
+        self.choose_within(node, predictions, lambda, f64::INFINITY)
+    }
+
+    /// The same among the ways whose total relative cost is within `cap`; `None` if there are none.
+    fn choose_within(&self, node: NodeId, predictions: &[f32], lambda: f64, cap: f64) -> Option<Continuation> {
         let outlook =
             |(way, cost): &(Continuation, f64)| Outlook { error: f64::from(predictions[way.suffix]), cost: *cost };
-        let best = self.ways[node].iter().min_by(|a, b| outlook(a).compare(&outlook(b), lambda));
+        let affordable = self.ways[node].iter().filter(|(way, _)| self.total[way.end] <= cap);
+        let best = affordable.min_by(|a, b| outlook(a).compare(&outlook(b), lambda));
         best.map(|(way, _)| *way)
     }
 
-    /// Next node from a gate, or `None` to answer here.
-    fn decide(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<NodeId> {
-        self.choose(node, predictions, lambda).and_then(|way| way.first)
+    /// Node at which a sample is answered that gate 0 sent to `start`.
+    fn answer(&self, start: NodeId, predictions: &PredictionTable, sample: usize, lambda: f64, cap: f64) -> NodeId {
+        let mut node = start;
+        while !self.ways[node].is_empty() {
+            match self.choose_within(node, predictions.get(node, sample), lambda, cap).and_then(|way| way.first) {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+
+    /// Where gate 0 sends samples; `None` if it has no way within `cap`.
+    fn start(&self, lambda: f64, cap: f64) -> Option<NodeId> {
+        self.choose_within(ROOT, &self.root_rates, lambda, cap).and_then(|way| way.first)
     }
 
     /// Runs the policy on a split; returns the node at which every sample is answered.
@@ -169,18 +208,35 @@ impl OpenLoop {
     /// # Panics
     /// If the predictions belong to another tree.
     pub fn run(&self, predictions: &PredictionTable, lambda: f64) -> Vec<NodeId> {
-        let start = self.decide(ROOT, &self.root_rates, lambda).unwrap_or(ROOT);
-        let answer = |sample| {
-            let mut node = start;
-            while !self.ways[node].is_empty() {
-                match self.decide(node, predictions.get(node, sample), lambda) {
-                    Some(next) => node = next,
-                    None => break,
-                }
-            }
-            node
-        };
+        let start = self.start(lambda, f64::INFINITY).unwrap_or(ROOT);
+        let answer = |sample| self.answer(start, predictions, sample, lambda, f64::INFINITY);
         (0..predictions.samples()).map(answer).collect()
+    }
+
+    /// Runs the policy with a hard cap on each sample's own total relative cost, stem, exits and gates included: at
+    /// every gate, gate 0 too, only the ways compete that end within it, so what a sample pays never exceeds its cap; a
+    /// gate whose candidates are all too dear answers. `None` for a sample whose cap is below every way from gate 0.
+    /// Caps by request are a choice of this project.
+    ///
+    /// λ still prices what is below the cap; at 0 every sample spends up to its cap whatever lowers its predicted
+    /// error.
+    ///
+    /// # Errors
+    /// If there is not one cap per sample. A cap that is not a number is one that nothing meets.
+    ///
+    /// # Panics
+    /// If the predictions belong to another tree.
+    pub fn run_capped(
+        &self,
+        predictions: &PredictionTable,
+        lambda: f64,
+        caps: &[f64],
+    ) -> Result<Vec<Option<NodeId>>, TableError> {
+        check_shape("caps on cost", caps.len(), 1, predictions.samples())?;
+        let run = |(sample, cap): (usize, &f64)| {
+            self.start(lambda, *cap).map(|start| self.answer(start, predictions, sample, lambda, *cap))
+        };
+        Ok(caps.iter().enumerate().map(run).collect())
     }
 }
 
@@ -233,7 +289,8 @@ mod tests {
         let answers = errors.iter().flat_map(|wrong| (0..4).map(move |sample| u16::from(sample < *wrong)));
         let fit = Outcomes::new(&tree, answers.collect(), vec![0.5; 24], vec![0; 4]).unwrap();
         let kept = candidates(&tree, &ledger, &fit);
-        // From the root, ascending cost: [0] 3 errors, [1] 2, [0,0] 2, [0,1] 1, [1,0] 2, [1,1] 3: of equal errors the cheaper stays.
+        // From the root, ascending cost: [0] 3 errors, [1] 2, [0,0] 2, [0,1] 1, [1,0] 2, [1,1] 3: of equal errors the
+        // cheaper stays.
         assert_eq!(kept[ROOT], [1, 2, 4]);
         assert_eq!(kept[1], [0, 1, 2], "each step from node 1 is better than the one before");
         assert_eq!(kept[2], [0], "nothing behind node 2 is better than answering there");
@@ -242,6 +299,27 @@ mod tests {
         assert_eq!(policy.choose(2, &[0.9, 0.0, 0.0], 0.0).map(|way| way.suffix), Some(0));
         let empty = vec![Vec::new(); tree.node_count()];
         assert!(OpenLoop::new(&tree, &ledger, vec![0.0; 7]).unwrap().with_candidates(&empty).is_err());
+    }
+
+    #[test]
+    fn one_step_is_myopic() {
+        let (tree, ledger) = setup(Monotone::NonIncreasing);
+        let kept = one_step_candidates(&tree);
+        // The cheaper first width forbids the dearer second.
+        assert_eq!(kept, [vec![1, 2], vec![0, 1], vec![0, 1, 2], vec![], vec![], vec![], vec![]][..tree.node_count()]);
+        // Gate 0 knows the pair of the dearer widths to be right always; one step sees single segments alone.
+        let policy = OpenLoop::new(&tree, &ledger, vec![1.0, 0.6, 0.5, 0.6, 0.6, 0.6, 0.0]).unwrap();
+        let table = PredictionTable::from_fn(&tree, 2, |_, sample, suffix| match (sample, suffix) {
+            (1, 2) => 0.0,
+            _ => 0.5,
+        });
+        let run = |policy: &OpenLoop, lambda| {
+            policy.run(&table, lambda).iter().map(|n| tree.widths_of(*n)).collect::<Vec<_>>()
+        };
+        assert_eq!(run(&policy, 1.5), [vec![1], vec![1, 1]]);
+        let myopic = policy.with_candidates(&kept).unwrap();
+        assert_eq!(run(&myopic, 1.5), [[0], [0]], "0.1 fewer errors are not worth 0.1 of cost at 1.5");
+        assert_eq!(run(&myopic, 0.9), [vec![1], vec![1, 1]], "with the exit and gate behind it");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! One seed of a study: every method over its settings, on *cal-a* and *test*.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use serde::Serialize;
 use thiserror::Error;
 
@@ -10,6 +13,8 @@ use crate::baselines::per_input_width::PerInputWidth;
 use crate::baselines::threshold::{QUANTILES, Score, early_exit, naive};
 use crate::cost::{Charge, CostError, Ledger, Price};
 use crate::dynamic::{Cells, Chain};
+use crate::fitted::{Fitted, FittedError, FittedOptions};
+use crate::gate_features::GateFeatures;
 use crate::lambda::{Sweep, within_budget};
 use crate::learned::learned;
 use crate::open_loop::{OpenLoop, PredictionTable, root_rates};
@@ -44,6 +49,14 @@ pub enum StudyError {
         context: String,
         /// What is wrong with it.
         source: TableError,
+    },
+    /// Fitted backward induction cannot be prepared.
+    #[error("{context}: {source}")]
+    Fitted {
+        /// Which input.
+        context: String,
+        /// What is wrong with it.
+        source: FittedError,
     },
     /// The costs of a static run do not fit.
     #[error("{context}: {source}")]
@@ -116,6 +129,23 @@ pub struct DynamicInput<'a> {
     pub cal_b: Option<&'a Cells>,
 }
 
+/// Features of one policy by fitted backward induction.
+#[derive(Clone, Copy, Debug)]
+pub struct FittedInput<'a> {
+    /// Name of the method.
+    pub name: &'a str,
+    /// How it is fitted.
+    pub options: FittedOptions,
+    /// Features on *fit*.
+    pub fit: &'a GateFeatures,
+    /// Features on *cal-a*.
+    pub cal: &'a GateFeatures,
+    /// Features on *test*.
+    pub test: &'a GateFeatures,
+    /// Features on *cal-b*, for risk control.
+    pub cal_b: Option<&'a GateFeatures>,
+}
+
 /// *cal-b* and what is to be certified on it, for every learned policy that has inputs for it.
 #[derive(Clone, Copy, Debug)]
 pub struct RiskInput<'a> {
@@ -169,8 +199,10 @@ pub struct SeedInputs<'a> {
     /// Open-loop policies. The first one's predictions at gate 1 also serve the baseline with one width per input, which is
     /// left out where there is none.
     pub open_loop: &'a [OpenLoopInput<'a>],
-    /// Closed-loop policies.
+    /// Closed-loop policies on cells.
     pub dynamic: &'a [DynamicInput<'a>],
+    /// Closed-loop policies on features.
+    pub fitted: &'a [FittedInput<'a>],
     /// Risk control, if asked for.
     pub risk: Option<RiskInput<'a>>,
     /// The most frequent class of the training part ([`crate::table::most_frequent`]).
@@ -192,6 +224,8 @@ pub struct MethodResult {
     pub commits: Vec<Option<NodeId>>,
     /// Risk control on *cal-b*, for learned policies where it was asked for.
     pub risk: Option<RiskReport>,
+    /// `[setting]`: choices on *cal-b*, for learned policies where risk control was asked for.
+    pub on_b: Vec<Choices>,
 }
 
 impl MethodResult {
@@ -251,6 +285,27 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         let run = |lambda: f64| chain.solve(tree, lambda).run(input.cal);
         let on_test = |lambda: f64| chain.solve(tree, lambda).run(input.test);
         methods.push(learned(inputs, input.name, run, on_test, on_b)?);
+    }
+    for input in inputs.fitted {
+        let prepared = Fitted::prepare(tree, ledger, inputs.fit, input.fit, &input.options);
+        let prepared = prepared.map_err(|source| StudyError::Fitted { context: input.name.to_owned(), source })?;
+        for features in [Some(input.cal), Some(input.test), input.cal_b].into_iter().flatten() {
+            prepared.check(features).map_err(table(input.name))?;
+        }
+        // Every λ is asked for several splits, and solving is what takes time.
+        let plans = RefCell::new(HashMap::new());
+        let run = |lambda: f64, features: &GateFeatures| {
+            let mut plans = plans.borrow_mut();
+            plans.entry(lambda.to_bits()).or_insert_with(|| prepared.solve(lambda)).run(features)
+        };
+        let on_b = input.cal_b.map(|cal_b| move |lambda: f64| run(lambda, cal_b));
+        methods.push(learned(
+            inputs,
+            input.name,
+            |lambda| run(lambda, input.cal),
+            |lambda| run(lambda, input.test),
+            on_b,
+        )?);
     }
     let at_no_cost = |labels: &[u16]| {
         let price = Price { exit: 0, cost: 0.0, weight_bits: 0.0, ms: ledger.time().map(|_| 0.0) };
@@ -313,6 +368,7 @@ fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
         settings,
         commits: Vec::new(),
         risk: None,
+        on_b: Vec::new(),
     };
     all.into_iter().map(method).collect()
 }

@@ -217,6 +217,11 @@ impl PathTree {
         self.nodes[node].children.clone().find(|child| self.nodes[*child].width == Some(width))
     }
 
+    /// Widths a node can go on at, ascending, with the child each leads to; none at the last exit.
+    pub fn steps(&self, node: NodeId) -> impl Iterator<Item = (usize, NodeId)> + '_ {
+        self.nodes[node].children.clone().filter_map(|child| self.nodes[child].width.map(|width| (width, child)))
+    }
+
     /// Widths from the root to `node`.
     pub fn widths_of(&self, node: NodeId) -> Vec<usize> {
         let mut widths = Vec::with_capacity(self.nodes[node].depth);

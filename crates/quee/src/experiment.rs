@@ -96,12 +96,7 @@ impl Base {
     ///
     /// # Errors
     /// When something from outside is missing or wrong, or a wish to stop.
-    pub async fn compute(
-        recipe: Arc<Recipe>,
-        options: &Options,
-        runner: &mut Runner,
-        cancel: &Cancel,
-    ) -> Result<Self> {
+    pub async fn compute(recipe: Arc<Recipe>, options: &Options, runner: &mut Runner, cancel: &Cancel) -> Result<Self> {
         let device = Device::open(recipe.backend, &recipe.gpu)?;
         let (r, o) = (Arc::clone(&recipe), options.clone());
         let prepared = runner.stage("prepare", 0, move |_| {
@@ -155,18 +150,7 @@ impl Base {
             runs,
         });
         let time_caveat = device.caveat();
-        Ok(Self {
-            recipe,
-            prepared,
-            quantizers,
-            tree,
-            runs,
-            timings,
-            device_work,
-            training,
-            environment,
-            time_caveat,
-        })
+        Ok(Self { recipe, prepared, quantizers, tree, runs, timings, device_work, training, environment, time_caveat })
     }
 
     /// Whether `recipe` can be evaluated on these runs: it differs from theirs only in what is made on top of the backbone.

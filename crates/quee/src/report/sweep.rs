@@ -104,8 +104,7 @@ fn draw(drawing: &mut Drawing, report: &SweepReport) {
     let by_case = |f: &dyn Fn(&CaseReport) -> Option<Interval>| report.cases.iter().map(f).collect::<Vec<_>>();
     let main = report.cases.first().map_or(String::new(), |case| case.main.clone());
     let area = |method: &str| by_case(&|case| case.area(method));
-    let mut areas =
-        vec![Line { colour: "c-blue", label: main.clone(), values: area(&main) }];
+    let mut areas = vec![Line { colour: "c-blue", label: main.clone(), values: area(&main) }];
     let others = report.cases.first().into_iter().flat_map(|case| &case.rows).filter(|row| row.learned);
     let other = others.map(|row| row.method.clone()).find(|name| *name != main);
     if let Some(other) = other {
@@ -116,8 +115,16 @@ fn draw(drawing: &mut Drawing, report: &SweepReport) {
     areas.push(Line { colour: "c-orange", label: "best single technique".to_owned(), values: single });
     let lead = |f: &dyn Fn(&Row) -> Option<Interval>| by_case(&|case| f(case.row(&case.main)?));
     let leads = vec![
-        Line { colour: "c-green", label: format!("{main} − naive combination"), values: lead(&|row| row.against_naive) },
-        Line { colour: "c-orange", label: format!("{main} − best single technique"), values: lead(&|row| row.against_single) },
+        Line {
+            colour: "c-green",
+            label: format!("{main} − naive combination"),
+            values: lead(&|row| row.against_naive),
+        },
+        Line {
+            colour: "c-orange",
+            label: format!("{main} − best single technique"),
+            values: lead(&|row| row.against_single),
+        },
     ];
     panel(drawing, report, (TOP, AREAS), "area (mean accuracy, %)", &areas, None);
     panel(drawing, report, (TOP + AREAS + GAP, LEADS), "difference (points)", &leads, Some(0.0));

@@ -124,8 +124,7 @@ fn curve(method: &MethodSummary) -> Vec<CurvePoint> {
 /// One sentence per paired comparison, and a warning when widths do not differ.
 fn findings(study: &Study) -> Vec<Finding> {
     let foresight = study.seeds.iter().find_map(|seed| seed.foresight.clone());
-    let mut all: Vec<Finding> =
-        foresight.into_iter().map(|text| Finding { text, verdict: Verdict::Note }).collect();
+    let mut all: Vec<Finding> = foresight.into_iter().map(|text| Finding { text, verdict: Verdict::Note }).collect();
     all.extend(summary::differences(study).iter().map(comparison));
     all.extend(flat_ladder(study));
     all

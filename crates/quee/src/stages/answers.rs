@@ -130,8 +130,14 @@ pub fn run_outcomes(heads: &ExitHeads, features: &[Vec<f32>]) -> RunOutcomes {
 
 /// Scores at every exit of a single path, beside the largest probability: those that gates read, too.
 pub fn run_scores(exits: &[NodeAnswers], classes: usize) -> Scores {
-    let spec =
-        FeatureSpec { classes, widths: Vec::new(), segments: exits.len(), projection: 0, token_dim: 0, projection_seed: 0 };
+    let spec = FeatureSpec {
+        classes,
+        widths: Vec::new(),
+        segments: exits.len(),
+        projection: 0,
+        token_dim: 0,
+        projection_seed: 0,
+    };
     let names = spec.names(0);
     let place = |name: &str| names.iter().position(|other| other == name).expect("a summary of every gate");
     let (margin, entropy, entropy_of_squares) = (place("margin"), place("entropy"), place("entropy_of_squares"));

@@ -83,7 +83,12 @@ impl Counted {
         CostTable {
             stem: self.stem(stem),
             segment: self.segments.iter().map(|s| widths.iter().map(|&w| self.part(s, w)).collect()).collect(),
-            exit: self.around_exits.iter().zip(exit_macs).map(|(rest, &macs)| rest + float_part(self.model, macs)).collect(),
+            exit: self
+                .around_exits
+                .iter()
+                .zip(exit_macs)
+                .map(|(rest, &macs)| rest + float_part(self.model, macs))
+                .collect(),
             gate: gate_macs.iter().map(|&macs| self.gate(macs)).collect(),
             float_total: self.float_total,
             cascade: false,

@@ -58,8 +58,7 @@ pub fn train(
     let of_picture = folds(trainer.pictures, count, recipe.data.contiguous, seed);
     let without = |fold: usize| all.iter().copied().filter(|&picture| of_picture[picture] != fold).collect();
     let chosen: Vec<Vec<usize>> = (0..count).map(without).chain([all.clone()]).collect();
-    let mut heads: Vec<ExitHeads> =
-        chosen.par_iter().map(|pictures| trainer.train(pictures)).collect::<Result<_>>()?;
+    let mut heads: Vec<ExitHeads> = chosen.par_iter().map(|pictures| trainer.train(pictures)).collect::<Result<_>>()?;
     let whole = heads.pop().expect("one more than there are folds");
     Ok(TrainedExits { heads: whole, folds: Some(Folds { heads, of_picture }) })
 }
@@ -164,8 +163,11 @@ impl<'a> Trainer<'a> {
     fn exit(&self, segment: usize, rows: Vec<f32>, inputs: usize, chosen: &[usize]) -> Result<ExitHead> {
         self.cancel.check()?;
         let (settings, classes) = (&self.recipe.exits, self.own.classes());
-        let targets: Vec<f32> =
-            chosen.iter().flat_map(|&picture| &self.targets[picture * classes..(picture + 1) * classes]).copied().collect();
+        let targets: Vec<f32> = chosen
+            .iter()
+            .flat_map(|&picture| &self.targets[picture * classes..(picture + 1) * classes])
+            .copied()
+            .collect();
         let config = ExitConfig {
             hidden: if settings.head == ExitKind::Hidden { settings.hidden } else { 0 },
             epochs: settings.epochs,

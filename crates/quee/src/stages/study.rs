@@ -8,11 +8,15 @@ use quee_heads::quality::{self, ReliabilityBin};
 use quee_heads::{ABSENT, ExitHead, FeatureSpec, FourWay, PredictorRow};
 use quee_policy::cost::Ledger;
 use quee_policy::dynamic::Cells as CellTable;
+use quee_policy::fitted::FittedOptions;
+use quee_policy::gate_features::GateFeatures;
 use quee_policy::lambda::Sweep;
-use quee_policy::open_loop::{PredictionTable, candidates, root_rates};
+use quee_policy::open_loop::{PredictionTable, candidates, one_step_candidates, root_rates};
 use quee_policy::risk::RiskTarget;
 use quee_policy::scores::FloatRun;
-use quee_policy::study::{DynamicInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate};
+use quee_policy::study::{
+    DynamicInput, FittedInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate,
+};
 use quee_policy::table::{Outcomes, StaticRun, most_frequent};
 use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
@@ -22,13 +26,15 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::answers::{ExitHeads, NodeAnswers, fit_scores, outcomes, run_answers, run_outcomes, run_scores, tree_answers};
+use super::answers::{
+    ExitHeads, NodeAnswers, fit_scores, outcomes, run_answers, run_outcomes, run_scores, tree_answers,
+};
 use super::backbone_runs::{BackboneRuns, PerSplit};
 use super::costs::{Counted, Timings};
-use super::gates::{self, Gate, GateInput, GateRows};
-use super::prepare::Prepared;
 use super::exits::{self, TrainedExits};
 use super::gates as gate_stage;
+use super::gates::{self, Gate, GateInput, GateRows};
+use super::prepare::Prepared;
 use crate::cancel::Cancel;
 use crate::recipe::{Candidates, Recipe};
 
@@ -36,6 +42,10 @@ use crate::recipe::{Candidates, Recipe};
 pub const OPEN_LOOP: &str = "QuEE open loop";
 /// Name of the dynamic program in results.
 pub const DYNAMIC: &str = "QuEE dynamic program";
+/// Name of fitted backward induction in results.
+pub const FITTED: &str = "QuEE fitted induction";
+/// Name of the rule that looks one step ahead in results.
+pub const ONE_STEP: &str = "QuEE one step";
 
 /// Multiply-accumulates of one of JEI-DNN's gates: four scores and a bias.
 const JEI_GATE_MACS: u64 = 5;
@@ -153,7 +163,8 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         test: outcomes(tree, &answers.test, &labels.test)?,
     };
     let spec = feature_spec(recipe, prepared);
-    let relative = |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
+    let relative =
+        |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
     let by_width: Vec<Vec<f64>> = recipe.quant.widths.iter().map(|width| relative(width).collect()).collect();
     let segments = 0..recipe.paths.segments.len();
     let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
@@ -192,6 +203,7 @@ pub fn feature_spec(recipe: &Recipe, prepared: &Prepared) -> FeatureSpec {
 pub struct Predictions {
     predicted: PerSplit<PredictionTable>,
     cells: PerSplit<CellTable>,
+    features: PerSplit<GateFeatures>,
     test_rows: Vec<GateRows>,
 }
 
@@ -199,25 +211,29 @@ impl Predictions {
     fn compute(tree: &PathTree, spec: &FeatureSpec, gates: &[Gate], inputs: &PerSplit<GateInput>) -> Result<Self> {
         let counts: Vec<usize> = gates.iter().map(|gate| gate.cells.k()).collect();
         let mut test_rows = Vec::new();
-        let mut of_split = |input: &GateInput, keep: bool| -> Result<(PredictionTable, CellTable)> {
+        let mut of_split = |input: &GateInput, keep: bool| -> Result<(PredictionTable, CellTable, GateFeatures)> {
             let samples = input.labels.len();
-            let (mut predicted, mut cells) = (Vec::new(), Vec::new());
+            let (mut predicted, mut cells, mut features) = (Vec::new(), Vec::new(), Vec::new());
             for (index, gate) in gates.iter().enumerate() {
                 let rows = gates::rows(tree, spec, index + 1, *input);
                 predicted.extend(gates::predict(tree, &gate.predictor, &rows, samples));
-                cells.extend(gates::assign_cells(gate, &rows, spec));
+                let standard = gates::standardised(gate, &rows);
+                cells.extend(gates::assign_cells(gate, &rows, &standard, spec));
+                features.extend(standard.chunks_exact(samples * rows.dim).map(<[f32]>::to_vec));
                 if keep {
                     test_rows.push(rows);
                 }
             }
             let predicted = PredictionTable::new(tree, samples, predicted)?;
-            Ok((predicted, CellTable::new(tree, samples, counts.clone(), cells)?))
+            let features = GateFeatures::new(tree, samples, features)?;
+            Ok((predicted, CellTable::new(tree, samples, counts.clone(), cells)?, features))
         };
         let (fit, cal_a) = (of_split(&inputs.fit, false)?, of_split(&inputs.cal_a, false)?);
         let (cal_b, test) = (of_split(&inputs.cal_b, false)?, of_split(&inputs.test, true)?);
         Ok(Self {
             predicted: PerSplit { fit: fit.0, cal_a: cal_a.0, cal_b: cal_b.0, test: test.0 },
             cells: PerSplit { fit: fit.1, cal_a: cal_a.1, cal_b: cal_b.1, test: test.1 },
+            features: PerSplit { fit: fit.2, cal_a: cal_a.2, cal_b: cal_b.2, test: test.2 },
             test_rows,
         })
     }
@@ -241,7 +257,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let last = float_on_b.answers.len() - labels_b.len();
     let float_correct: Vec<bool> = float_on_b.answers[last..].iter().zip(labels_b).map(|(a, l)| a == l).collect();
     let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
-    let Predictions { predicted, cells, .. } = &predictions;
+    let Predictions { predicted, cells, features, .. } = &predictions;
     let foresight = recipe.predictor.foresight;
     let predicted = &match foresight {
         0.0 => predicted.clone(),
@@ -250,6 +266,14 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let candidates = match recipe.policy.candidates {
         Candidates::All => None,
         Candidates::Front => Some(candidates(tree, &ledger, &tables.fit)),
+    };
+    let one_step = one_step_candidates(tree);
+    let open_loop = |name, candidates| OpenLoopInput {
+        name,
+        cal: &predicted.cal_a,
+        test: &predicted.test,
+        cal_b: Some(&predicted.cal_b),
+        candidates,
     };
     let inputs = SeedInputs {
         tree,
@@ -260,13 +284,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         test: &tables.test,
         float: &float,
         extras,
-        open_loop: &[OpenLoopInput {
-            name: OPEN_LOOP,
-            cal: &predicted.cal_a,
-            test: &predicted.test,
-            cal_b: Some(&predicted.cal_b),
-            candidates: candidates.as_deref(),
-        }],
+        open_loop: &[open_loop(OPEN_LOOP, candidates.as_deref()), open_loop(ONE_STEP, Some(&one_step))],
         dynamic: &[DynamicInput {
             name: DYNAMIC,
             alpha: recipe.cells.smoothing,
@@ -274,6 +292,14 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             cal: &cells.cal_a,
             test: &cells.test,
             cal_b: Some(&cells.cal_b),
+        }],
+        fitted: &[FittedInput {
+            name: FITTED,
+            options: FittedOptions { seed, ..FittedOptions::default() },
+            fit: &features.fit,
+            cal: &features.cal_a,
+            test: &features.test,
+            cal_b: Some(&features.cal_b),
         }],
         risk: Some(RiskInput {
             target: RiskTarget { epsilon: recipe.policy.risk, delta: recipe.policy.risk_level },
@@ -291,8 +317,13 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let result = evaluate(&inputs)?;
     let quality = quality(shared, &predictions, seed);
     let foresight = (foresight != 0.0).then(|| match foresight > 0.0 {
-        true => format!("Predictions know a share of {foresight} of the outcomes, those of test included: a diagnosis, no result."),
-        false => format!("A share of {} of every prediction is the same for all pictures: a diagnosis, no result.", -foresight),
+        true => format!(
+            "Predictions know a share of {foresight} of the outcomes, those of test included: a diagnosis, no result."
+        ),
+        false => format!(
+            "A share of {} of every prediction is the same for all pictures: a diagnosis, no result.",
+            -foresight
+        ),
     });
     Ok(SeedStudy { seed, trained, ledger, candidates, result, quality, foresight })
 }
@@ -305,7 +336,8 @@ fn foreseen(
     tables: &PerSplit<Outcomes>,
     share: f64,
 ) -> PerSplit<PredictionTable> {
-    let rates: Vec<f32> = tree.nodes().map(|node| if node == ROOT { 1.0 } else { tables.fit.error_rate(node) as f32 }).collect();
+    let rates: Vec<f32> =
+        tree.nodes().map(|node| if node == ROOT { 1.0 } else { tables.fit.error_rate(node) as f32 }).collect();
     let ends: Vec<Vec<Option<usize>>> = tree
         .gate_nodes()
         .map(|node| (0..tree.suffix_count(tree.node(node).depth)).map(|suffix| tree.join(node, suffix)).collect())

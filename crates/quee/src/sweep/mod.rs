@@ -39,7 +39,12 @@ pub struct Request {
 ///
 /// # Errors
 /// When something from outside is missing or wrong in any case, or a wish to stop. No results folder is left behind then.
-pub async fn sweep(request: Request, options: Options, pool: Arc<rayon::ThreadPool>, cancel: Cancel) -> Result<PathBuf> {
+pub async fn sweep(
+    request: Request,
+    options: Options,
+    pool: Arc<rayon::ThreadPool>,
+    cancel: Cancel,
+) -> Result<PathBuf> {
     let Request { file, cases, recipe } = request;
     let recipes = cases.recipes(&recipe, &file)?;
     let folder = RunFolder::create(&options.out, &format!("{}-{}", recipe.name, stem(&file)))?;

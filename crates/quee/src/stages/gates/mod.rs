@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-pub use rows::{GateInput, GateRows, assign_cells, numbering, predict, rows};
+pub use rows::{GateInput, GateRows, assign_cells, numbering, predict, rows, standardised};
 
 use super::backbone_runs::PerSplit;
 use crate::cancel::Cancel;

@@ -82,11 +82,16 @@ pub fn predict(tree: &PathTree, predictor: &GatePredictor, rows: &GateRows, samp
         .collect()
 }
 
-/// The cell of every picture at every node of a gate's level, `[node][picture]`.
-pub fn assign_cells(gate: &Gate, rows: &GateRows, spec: &FeatureSpec) -> Vec<u16> {
+/// Features as the gate's predictor sees them, `[prefix][picture][dim]`.
+pub fn standardised(gate: &Gate, rows: &GateRows) -> Vec<f32> {
     let mut standard = rows.features.clone();
     gate.predictor.standardizer().apply(&mut standard);
-    let cells = gate.cells.assign_all(&without_widths(&standard, rows.dim, spec.cell_dim()));
+    standard
+}
+
+/// The cell of every picture at every node of a gate's level, `[node][picture]`, from its [`standardised`] features.
+pub fn assign_cells(gate: &Gate, rows: &GateRows, standard: &[f32], spec: &FeatureSpec) -> Vec<u16> {
+    let cells = gate.cells.assign_all(&without_widths(standard, rows.dim, spec.cell_dim()));
     cells.into_iter().map(|cell| cell as u16).collect()
 }
 
