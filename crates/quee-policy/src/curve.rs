@@ -101,6 +101,16 @@ impl Axis {
     }
 }
 
+/// Least cost at which the straight lines between neighbouring points reach an accuracy; `None` where they never do.
+pub fn cost_of_accuracy(points: &[(f64, f64)], accuracy: f64) -> Option<f64> {
+    let points = by_cost(points);
+    let first = points.iter().position(|point| point.1 >= accuracy)?;
+    let Some(((from, left), (to, right))) = first.checked_sub(1).map(|before| (points[before], points[first])) else {
+        return Some(points[first].0);
+    };
+    Some(from + (to - from) * (accuracy - left) / (right - left))
+}
+
 /// Mean cost and accuracy of settings on *cal-a*.
 pub fn cal_points(settings: &[Setting]) -> Vec<(f64, f64)> {
     settings.iter().map(|setting| (setting.cal.mean_cost(), setting.cal.accuracy())).collect()
@@ -190,5 +200,13 @@ mod tests {
             let lifted: Vec<_> = points.iter().map(|(cost, accuracy)| (*cost, accuracy + lift)).collect();
             prop_assert!(AXIS.area(&lifted) >= AXIS.area(&points) - 1e-12);
         }
+    }
+
+    #[test]
+    fn cost_of_an_accuracy_is_read_off_the_lines() {
+        let points = [(0.4, 0.9), (0.1, 0.5), (0.2, 0.7), (0.3, 0.6)];
+        let close = |accuracy: f64, cost: f64| (cost_of_accuracy(&points, accuracy).unwrap() - cost).abs() < 1e-12;
+        assert!(close(0.5, 0.1) && close(0.2, 0.1) && close(0.6, 0.15) && close(0.75, 0.35));
+        assert_eq!(cost_of_accuracy(&points, 0.91), None);
     }
 }

@@ -93,6 +93,17 @@ pub enum StudyError {
     },
 }
 
+/// Name of the rule by largest probability on float; the other scores' names begin with it.
+pub const FLOAT_EXIT: &str = "float early exit";
+/// Name of the baseline with JEI-DNN's gates.
+pub const JEI: &str = "JEI-DNN gates";
+/// Name of the naive combination.
+pub const NAIVE: &str = "naive combination";
+/// Name of the baseline with static widths and a threshold per exit.
+pub const MAQEE: &str = "MAQEE-like";
+/// Name of the static widths.
+pub const STATIC_WIDTH: &str = "static width";
+
 fn table(context: &str) -> impl Fn(TableError) -> StudyError {
     move |source| StudyError::Table { context: context.to_owned(), source }
 }
@@ -343,13 +354,13 @@ fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
     let (on_cal, on_test, quantiles) = (cal.labels(), test.labels(), options.quantiles);
     let float_exit = |score| early_exit(ledger, float, score, on_cal, on_test, quantiles);
     let mut all = vec![
-        ("static width", Single, static_widths(ledger, runs, on_cal, on_test)),
+        (STATIC_WIDTH, Single, static_widths(ledger, runs, on_cal, on_test)),
         ("best static path", Single, static_paths(tree, ledger, names, cal, test)),
-        ("float early exit", Single, float_exit(Score::Confidence)),
+        (FLOAT_EXIT, Single, float_exit(Score::Confidence)),
         ("float early exit, entropy", Single, float_exit(Score::Entropy)),
         ("float early exit, margin", Single, float_exit(Score::Margin)),
         ("float early exit, patience", Single, float_exit(Score::Patience)),
-        ("JEI-DNN gates", Single, jei_gates(ledger, float, on_cal, on_test, options.seed)),
+        (JEI, Single, jei_gates(ledger, float, on_cal, on_test, options.seed)),
     ];
     if let Some(input) = inputs.open_loop.first() {
         let policy = PerInputWidth::new(tree, ledger, fit);
@@ -358,8 +369,8 @@ fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
     }
     let maqee = maqee_like(tree, ledger, names, [fit, cal, test], &options.sweep, quantiles);
     all.extend([
-        ("naive combination", Combination, naive(ledger, runs, on_cal, on_test, quantiles)),
-        ("MAQEE-like", Combination, maqee),
+        (NAIVE, Combination, naive(ledger, runs, on_cal, on_test, quantiles)),
+        (MAQEE, Combination, maqee),
         ("random", Bound, random_policy(tree, ledger, cal, test, options.seed)),
     ]);
     let method = |(name, kind, settings): (&str, MethodKind, Vec<Setting>)| MethodResult {

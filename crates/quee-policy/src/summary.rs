@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::bootstrap::{Bootstrap, Interval, Resample};
-use crate::curve::{Axis, cal_points, pareto, within_drop};
+use crate::curve::{Axis, cal_points, cost_of_accuracy, pareto, within_drop};
 use crate::outcome::{Choices, Setting};
 use crate::study::{MethodKind, SeedResult, StudyError};
 
@@ -65,6 +65,11 @@ pub struct MethodSummary {
     pub cost_at_drop_0_5: Option<AtDrop>,
     /// Cost at a drop of 1.0 points; `None` if some seed has no such setting.
     pub cost_at_drop_1_0: Option<AtDrop>,
+    /// Mean cost on *test* of an accuracy 0.5 points below float's, read off the curve, whose last setting is joined with float (cost 1.0) by a
+    /// line. Unlike [`cost_at_drop_0_5`](Self::cost_at_drop_0_5) it compares methods at the same accuracy on *test*; no policy can choose by it.
+    pub cost_of_0_5: Interval,
+    /// The same 1.0 points below float.
+    pub cost_of_1_0: Interval,
     /// Share of the gap between the best single technique and the oracle that the method closes; `None` if there is no
     /// single technique or no gap.
     pub gap_closed: Option<Interval>,
@@ -93,6 +98,10 @@ pub struct Difference {
     pub against: String,
     /// Area of the one minus area of the other.
     pub area: Interval,
+    /// Share of the other's cost that the one saves at an accuracy 0.5 points below float's on *test*.
+    pub saved_0_5: Interval,
+    /// The same 1.0 points below.
+    pub saved_1_0: Interval,
 }
 
 /// All methods over all seeds.
@@ -112,9 +121,9 @@ pub struct Summary {
     pub samples: usize,
     /// Number of resamples.
     pub resamples: usize,
-    /// `[resample][method]`: areas, for paired differences.
+    /// `[resample]`: areas and costs of an accuracy by method, for paired differences.
     #[serde(skip)]
-    areas: Vec<Vec<f64>>,
+    resamples_of: Vec<(Vec<f64>, Vec<[f64; 2]>)>,
 }
 
 /// The front of one method and seed, its rows in the bootstrap, and the places of the settings within each drop.
@@ -132,6 +141,8 @@ struct Figures {
     areas: Vec<f64>,
     /// `[method][drop]`: cost and drop in points, where defined.
     drops: Vec<[Option<(f64, f64)>; 2]>,
+    /// `[method][drop]`: cost of an accuracy that far below float's.
+    costs: Vec<[f64; 2]>,
     /// `[row]`: cost and accuracy.
     points: Vec<(f64, f64)>,
     /// `[method][grid point]`: accuracy at the costs of [`Layout::grids`].
@@ -241,6 +252,18 @@ impl<'a> Layout<'a> {
             Some((cost, 100.0 * lost))
         };
         let drops = self.fronts.iter().map(|fronts| [at_drop(fronts, 0), at_drop(fronts, 1)]).collect();
+        let cost_of = |method: usize, drop: f64| {
+            self.mean(|at, seed| {
+                let float = points[2 * at].1;
+                let mut curve = match self.fronts.get(method) {
+                    Some(fronts) => points[on_front(&fronts[at])].to_vec(),
+                    None => seed.oracle.corners(|sample| source.weight(sample)),
+                };
+                curve.push((1.0, float));
+                cost_of_accuracy(&curve, float - drop).unwrap_or(1.0)
+            })
+        };
+        let costs = (0..=self.fronts.len()).map(|method| DROPS.map(|drop| cost_of(method, drop))).collect();
         let curve = |method: usize| -> Vec<f64> {
             let of_seed = |seed: usize| match self.fronts.get(method) {
                 Some(fronts) => points[on_front(&fronts[seed])].to_vec(),
@@ -255,7 +278,7 @@ impl<'a> Layout<'a> {
             self.grids[method].iter().map(|cost| self.mean(|seed, _| at(seed, *cost))).collect()
         };
         let bands = (0..self.grids.len()).map(curve).collect();
-        Figures { float: self.mean(|seed, _| points[2 * seed].1), areas, drops, points, bands }
+        Figures { float: self.mean(|seed, _| points[2 * seed].1), areas, drops, costs, points, bands }
     }
 
     /// Area on *cal-a*, mean over seeds.
@@ -337,6 +360,8 @@ pub fn summarise(seeds: &[SeedResult], bootstrap: &Bootstrap) -> Result<Summary,
             area_cal: Some(cal_areas[method]),
             cost_at_drop_0_5: at_drop(method, 0),
             cost_at_drop_1_0: at_drop(method, 1),
+            cost_of_0_5: interval(&|figures| figures.costs[method][0]),
+            cost_of_1_0: interval(&|figures| figures.costs[method][1]),
             gap_closed: gap_closed(method),
             front: front(method),
             band: band(method),
@@ -349,6 +374,8 @@ pub fn summarise(seeds: &[SeedResult], bootstrap: &Bootstrap) -> Result<Summary,
         area_cal: None,
         cost_at_drop_0_5: None,
         cost_at_drop_1_0: None,
+        cost_of_0_5: interval(&|figures| figures.costs[oracle][0]),
+        cost_of_1_0: interval(&|figures| figures.costs[oracle][1]),
         gap_closed: gap_closed(oracle),
         front: Vec::new(),
         band: band(oracle),
@@ -362,7 +389,7 @@ pub fn summarise(seeds: &[SeedResult], bootstrap: &Bootstrap) -> Result<Summary,
         seeds: seeds.len(),
         samples,
         resamples: bootstrap.resamples,
-        areas: resampled.into_iter().map(|figures| figures.areas).collect(),
+        resamples_of: resampled.into_iter().map(|figures| (figures.areas, figures.costs)).collect(),
     })
 }
 
@@ -386,20 +413,35 @@ fn same_everywhere(seeds: &[SeedResult]) -> Result<usize, StudyError> {
 }
 
 impl Summary {
-    /// Paired difference in area between two methods, on the same resamples.
+    fn find(&self, name: &str) -> Result<usize, StudyError> {
+        self.methods.iter().position(|summary| summary.name == name).ok_or_else(|| StudyError::Method {
+            name: name.to_owned(),
+            known: self.methods.iter().map(|summary| summary.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Paired difference in area between two methods, and the share of cost saved at equal accuracy, on the same resamples.
     ///
     /// # Errors
     /// If there is no method of such a name.
     pub fn difference(&self, method: &str, against: &str) -> Result<Difference, StudyError> {
-        let find = |name: &str| {
-            self.methods.iter().position(|summary| summary.name == name).ok_or_else(|| StudyError::Method {
-                name: name.to_owned(),
-                known: self.methods.iter().map(|summary| summary.name.as_str()).collect::<Vec<_>>().join(", "),
-            })
-        };
-        let (a, b) = (find(method)?, find(against)?);
+        let (a, b) = (self.find(method)?, self.find(against)?);
         let value = self.methods[a].area.value - self.methods[b].area.value;
-        let area = Interval::new(value, self.areas.iter().map(|areas| areas[a] - areas[b]).collect());
-        Ok(Difference { method: method.to_owned(), against: against.to_owned(), area })
+        let area = Interval::new(value, self.resamples_of.iter().map(|(areas, _)| areas[a] - areas[b]).collect());
+        let saved = |drop: usize, cost: fn(&MethodSummary) -> Interval| {
+            let share = |a: f64, b: f64| 1.0 - a / b;
+            let value = share(cost(&self.methods[a]).value, cost(&self.methods[b]).value);
+            Interval::new(
+                value,
+                self.resamples_of.iter().map(|(_, costs)| share(costs[a][drop], costs[b][drop])).collect(),
+            )
+        };
+        Ok(Difference {
+            method: method.to_owned(),
+            against: against.to_owned(),
+            area,
+            saved_0_5: saved(0, |method| method.cost_of_0_5),
+            saved_1_0: saved(1, |method| method.cost_of_1_0),
+        })
     }
 }

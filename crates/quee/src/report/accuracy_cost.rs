@@ -66,8 +66,9 @@ fn height(report: &Report, size: Size) -> f64 {
 }
 
 fn legend_height(report: &Report) -> f64 {
-    let headings = FAMILIES.iter().filter(|(family, _)| report.methods.iter().any(|m| m.family == *family)).count();
-    ROW * report.methods.len() as f64 + (ROW + 10.0) * headings as f64 + 10.0
+    let drawn = || report.methods.iter().filter(|m| m.is_drawn());
+    let headings = FAMILIES.iter().filter(|(family, _)| drawn().any(|m| m.family == *family)).count();
+    ROW * drawn().count() as f64 + (ROW + 10.0) * headings as f64 + 10.0
 }
 
 fn draw(drawing: &mut Drawing, report: &Report, size: Size, top: f64) {
@@ -215,7 +216,8 @@ fn legend(drawing: &mut Drawing, report: &Report, at: (f64, f64), size: Size) {
     let looks = looks(&report.methods);
     let (x, mut y) = at;
     for (family, heading) in FAMILIES {
-        let members: Vec<_> = report.methods.iter().zip(&looks).filter(|(m, _)| m.family == family).collect();
+        let drawn = report.methods.iter().zip(&looks).filter(|(m, _)| m.is_drawn());
+        let members: Vec<_> = drawn.filter(|(m, _)| m.family == family).collect();
         if members.is_empty() {
             continue;
         }

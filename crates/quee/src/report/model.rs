@@ -125,8 +125,16 @@ pub struct MethodReport {
     pub at_drop_0_5: Option<(f64, f64)>,
     /// As above, within 1.0 points.
     pub at_drop_1_0: Option<(f64, f64)>,
-    /// The curve: relative cost, accuracy and its 95% band. Static methods may be points rather than a line.
+    /// The curve: relative cost, accuracy and its 95% band. Static methods may be points rather than a line. Without points the figure leaves
+    /// the method out, and only tables have it.
     pub curve: Vec<CurvePoint>,
+}
+
+impl MethodReport {
+    /// Whether the figure shows it.
+    pub fn is_drawn(&self) -> bool {
+        !self.curve.is_empty()
+    }
 }
 
 /// A point of a method's curve.

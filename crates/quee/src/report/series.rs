@@ -97,12 +97,16 @@ impl Look {
     }
 }
 
-/// The look of each method. A colour is used twice only when all are taken; then marker and dash differ.
+/// The look of each method; those that are not drawn have none of their own. A colour is used twice only when all are taken; then marker and dash differ.
 pub fn looks(methods: &[MethodReport]) -> Vec<Look> {
     let mut used: Vec<&str> = Vec::new();
     let mut of_family = [0usize; 4];
     let mut looks = Vec::new();
     for (at, method) in methods.iter().enumerate() {
+        if !method.is_drawn() {
+            looks.push(Look { colour: "c-grey", dash: "1 4", marker: Marker::Plus, stroke: 1.0 });
+            continue;
+        }
         let (family, colours, dashes, stroke): (usize, &[&'static str], &[&'static str], f64) = match method.family {
             Family::Learned => (0, &["c-blue", "c-vermillion", "c-purple", "c-sky"], &["", "11 3"], 2.6),
             Family::Combination => (1, &["c-green", "c-orange", "c-purple"], &["8 4", "8 3 2 3"], 2.0),

@@ -15,7 +15,7 @@ use quee_policy::tree::PathTree;
 use serde::Serialize;
 
 pub use device::DeviceWork;
-pub use summary::{NAIVE, skill, subset};
+pub use summary::{skill, subset};
 
 use crate::artefact;
 use crate::environment::Environment;

@@ -2,8 +2,8 @@
 
 use quee_heads::FourWay;
 use quee_policy::bootstrap::Interval;
-use quee_policy::study::MethodKind;
-use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary};
+use quee_policy::study::{FLOAT_EXIT, JEI, MethodKind, STATIC_WIDTH};
+use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary, Summary};
 use quee_policy::tree::ROOT;
 
 use super::device::DeviceWork;
@@ -23,6 +23,11 @@ pub fn page(study: &Study) -> Report {
     let (recipe, prepared, summary) = (&study.recipe, &study.prepared, &study.summary);
     let parameters: usize = prepared.backbone.params().iter().map(|p| p.data.len()).sum();
     let mut methods: Vec<MethodReport> = summary.methods.iter().map(method).collect();
+    for (at, method) in methods.iter_mut().enumerate() {
+        if !is_drawn(summary, at) {
+            method.curve.clear();
+        }
+    }
     methods.sort_by_key(|m| order(m.family));
     Report {
         recipe: recipe.name.clone(),
@@ -68,6 +73,20 @@ pub fn page(study: &Study) -> Report {
         device_work: study.device_work.as_ref().map_or_else(Vec::new, DeviceWork::rows),
         device_batch: study.device_work.as_ref().map_or(0, |work| work.batch),
     }
+}
+
+/// Rules that leave a float backbone early are alike: the figure shows the one with the largest area on *cal-a*.
+fn is_drawn(summary: &Summary, at: usize) -> bool {
+    let rule = |name: &str| name.starts_with(FLOAT_EXIT) || name == JEI;
+    let area = |method: &MethodSummary| method.area_cal.unwrap_or(f64::NEG_INFINITY);
+    let own = &summary.methods[at];
+    !rule(&own.name)
+        || summary
+            .methods
+            .iter()
+            .enumerate()
+            .filter(|(other, m)| *other != at && rule(&m.name))
+            .all(|(other, m)| area(m) < area(own) || (area(m) == area(own) && at < other))
 }
 
 fn order(family: Family) -> usize {
@@ -125,7 +144,9 @@ fn curve(method: &MethodSummary) -> Vec<CurvePoint> {
 fn findings(study: &Study) -> Vec<Finding> {
     let foresight = study.seeds.iter().find_map(|seed| seed.foresight.clone());
     let mut all: Vec<Finding> = foresight.into_iter().map(|text| Finding { text, verdict: Verdict::Note }).collect();
-    all.extend(summary::differences(study).iter().map(comparison));
+    let leading = summary::leading(study);
+    let differences = summary::differences(study);
+    all.extend(differences.iter().filter(|d| leading.contains(&d.against.as_str())).map(comparison));
     all.extend(flat_ladder(study));
     all
 }
@@ -150,7 +171,7 @@ const LEAST_STEP: f64 = 0.5;
 /// Widths that at full depth are hardly more accurate on *cal-a* than a cheaper one leave a policy little to choose.
 fn flat_ladder(study: &Study) -> Option<Finding> {
     let seed = &study.seeds[0];
-    let statics = seed.result.methods.iter().find(|m| m.name == "static width")?;
+    let statics = seed.result.methods.iter().find(|m| m.name == STATIC_WIDTH)?;
     let of_tree = &statics.settings[..study.recipe.quant.widths.len()];
     let mut by_cost: Vec<_> = of_tree.iter().collect();
     by_cost.sort_by(|a, b| a.cal.mean_cost().total_cmp(&b.cal.mean_cost()));

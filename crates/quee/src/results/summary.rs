@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use quee_heads::PredictorRow;
 use quee_policy::bootstrap::Interval;
+use quee_policy::study::{MAQEE, MethodKind, NAIVE, STATIC_WIDTH};
 use quee_policy::summary::{AtDrop, Difference};
 use serde::Serialize;
 
@@ -13,10 +14,7 @@ use crate::recipe::{CostModel, Recipe};
 use crate::report::model::PredictorSummary;
 use crate::report::text::count;
 use crate::stages::prepare::Prepared;
-use crate::stages::study::{DYNAMIC, OPEN_LOOP, SeedStudy};
-
-/// Name of the naive combination in results.
-pub const NAIVE: &str = "naive combination";
+use crate::stages::study::{OPEN_LOOP, SeedStudy};
 
 /// The file's content.
 #[derive(Serialize)]
@@ -73,6 +71,10 @@ struct MethodFile {
     test_drop_points_0_5: Option<f64>,
     cost_at_drop_1_0: Option<f64>,
     test_drop_points_1_0: Option<f64>,
+    /// Test cost of an accuracy 0.5 points below float's on test.
+    cost_of_0_5: f64,
+    cost_of_0_5_low: f64,
+    cost_of_0_5_high: f64,
     gap_closed: Option<f64>,
 }
 
@@ -83,6 +85,10 @@ struct DifferenceFile {
     area: f64,
     area_low: f64,
     area_high: f64,
+    /// Share of the other's cost that the method saves at an accuracy 0.5 points below float's on test.
+    saved_0_5: f64,
+    saved_0_5_low: f64,
+    saved_0_5_high: f64,
 }
 
 /// The content of `summary.json`.
@@ -100,6 +106,9 @@ pub fn summary(study: &Study) -> SummaryFile {
         test_drop_points_0_5: drop(&m.cost_at_drop_0_5),
         cost_at_drop_1_0: cost(&m.cost_at_drop_1_0),
         test_drop_points_1_0: drop(&m.cost_at_drop_1_0),
+        cost_of_0_5: m.cost_of_0_5.value,
+        cost_of_0_5_low: m.cost_of_0_5.low,
+        cost_of_0_5_high: m.cost_of_0_5.high,
         gap_closed: m.gap_closed.as_ref().map(|g| g.value),
     });
     let prepared = &study.prepared;
@@ -175,14 +184,30 @@ fn difference_file(difference: &Difference) -> DifferenceFile {
         area: difference.area.value,
         area_low: difference.area.low,
         area_high: difference.area.high,
+        saved_0_5: difference.saved_0_5.value,
+        saved_0_5_low: difference.saved_0_5.low,
+        saved_0_5_high: difference.saved_0_5.high,
     }
 }
 
-/// Each learned policy against the naive combination and the best single technique, on the same resamples.
+/// The open-loop policy against every baseline, the other learned policies against both combinations and the best single technique; on the same
+/// resamples.
 pub fn differences(study: &Study) -> Vec<Difference> {
-    let others: Vec<&str> = std::iter::once(NAIVE).chain(study.summary.best_single.as_deref()).collect();
-    let pairs = [OPEN_LOOP, DYNAMIC].into_iter().flat_map(|method| others.iter().map(move |other| (method, *other)));
+    let methods = &study.summary.methods;
+    let baseline = |kind| matches!(kind, MethodKind::Single | MethodKind::Combination);
+    let all: Vec<&str> = methods.iter().filter(|m| baseline(m.kind)).map(|m| m.name.as_str()).collect();
+    let leading = leading(study);
+    let learned = methods.iter().filter(|m| m.kind == MethodKind::Learned).map(|m| m.name.as_str());
+    let pairs = learned.flat_map(|method| {
+        let others = if method == OPEN_LOOP { &all } else { &leading };
+        others.iter().map(move |other| (method, *other))
+    });
     pairs.filter_map(|(method, other)| study.summary.difference(method, other).ok()).collect()
+}
+
+/// What a learned policy must beat: both combinations and the best single technique.
+pub fn leading(study: &Study) -> Vec<&str> {
+    [NAIVE, MAQEE].into_iter().chain(study.summary.best_single.as_deref()).collect()
 }
 
 /// Means over seeds, gates and continuations.
@@ -214,7 +239,7 @@ pub fn skill(seeds: &[SeedStudy]) -> f64 {
 fn static_accuracy(study: &Study) -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
     let seed = &study.seeds[0];
-    for method in seed.result.methods.iter().filter(|m| m.name == "static width") {
+    for method in seed.result.methods.iter().filter(|m| m.name == STATIC_WIDTH) {
         for setting in &method.settings {
             all.insert(setting.name.clone(), setting.test.accuracy());
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use quee_policy::bootstrap::Interval;
-use quee_policy::study::MethodKind;
+use quee_policy::study::{MethodKind, NAIVE};
 use quee_policy::summary::Summary;
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use crate::output::RunFolder;
 use crate::recipe::Recipe;
 use crate::report::sweep::{CaseReport, Row, SweepReport};
 use crate::report::{sweep_page, sweep_svg};
-use crate::results::{NAIVE, skill};
+use crate::results::skill;
 use crate::run::Options;
 use crate::stages::study::OPEN_LOOP;
 
