@@ -321,6 +321,9 @@ impl Recipe {
         if !(0.0..=1.0).contains(&self.exits.distillation) {
             return Err(format!("`exits.distillation` = {}: must lie between 0 and 1", self.exits.distillation));
         }
+        if !(0.0..1.0).contains(&self.policy.sets) {
+            return Err(format!("`policy.sets` = {}: must be 0 or lie between 0 and 1", self.policy.sets));
+        }
         if self.exits.folds == 1 {
             return Err("`exits.folds` = 1: take 0 (none) or at least 2".into());
         }

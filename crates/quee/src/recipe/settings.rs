@@ -446,6 +446,12 @@ pub struct Policy {
     pub risk: f64,
     /// Probability of exceeding it.
     pub risk_level: f64,
+    /// Resamplings that check risk control; 0 leaves the check out.
+    pub risk_checks: usize,
+    /// Prediction sets that miss the true class at most so often; 0 makes none.
+    pub sets: f64,
+    /// Score of the sets.
+    pub set_score: quee_policy::conformal::Score,
 }
 
 /// Measured times.

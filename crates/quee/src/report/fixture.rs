@@ -95,6 +95,12 @@ pub fn report() -> Report {
         gates: (1..=3).map(gate).collect(),
         predictor_rows: (0..3).flat_map(|seed| (1..=3).flat_map(move |gate| (0..4).map(move |c| (seed, row(gate, c))))).collect(),
         predictor: PredictorSummary { brier: 0.0712, ece: 0.0214, ece_floor: 0.0173, auroc: Some(0.884) },
+        risk_checks: vec![
+            [0.05, 0.1, 0.034, 0.91, 0.031, 0.47, 0.022, 0.019],
+            [0.01, 0.1, 0.0, 0.0, 1.0, 0.38, 0.51, 0.12],
+        ],
+        risk_size: (79, 500),
+        heads: vec![("parameters of exits and gates".into(), "6,314 (1.3% of the backbone's)".into())],
         risk: "Seed 0: with probability at least 0.9, the rate of \"float right, policy wrong\" is at most 0.05 at λ 3.16 (79 pictures).".into(),
         environment: [
             ("program", "quee 0.1.0 (1a2b3c4)"),

@@ -57,6 +57,12 @@ pub struct Report {
     pub predictor: PredictorSummary,
     /// Statement of the risk control.
     pub risk: String,
+    /// Checks of risk control: ε, δ, violations, share certified, cost, violations and cost without a guarantee, cost with endless calibration.
+    pub risk_checks: Vec<[f64; 8]>,
+    /// Pictures of the calibration set in these checks, and resamplings.
+    pub risk_size: (usize, usize),
+    /// What exits and gates take, by name.
+    pub heads: Vec<(String, String)>,
     /// Name and value of every fact about the machine and the program.
     pub environment: Vec<(String, String)>,
     /// Resolved recipe as TOML.

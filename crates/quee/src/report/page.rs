@@ -229,7 +229,7 @@ fn predictor_section(report: &Report) -> String {
     let risk = if report.risk.is_empty() {
         String::new()
     } else {
-        format!("<h3>Risk control</h3><p>{}</p>", escape(&report.risk))
+        format!("<h3>Risk control</h3><p>{}</p>{}", escape(&report.risk), tables::risk_checks(report))
     };
     let content = format!(r#"{}<p class="footnote">{note}</p>{risk}"#, tables::predictor(report));
     section("", "Quality of the predictors", &content)
@@ -242,13 +242,14 @@ fn run_section(report: &Report) -> String {
     format!(
         concat!(
             r#"<section><h2>The run</h2><h3>Machine and program</h3>{environment}<h3>Splits</h3>{splits}"#,
-            "<h3>Tree of paths</h3>{size}<h3>Time{software}</h3>{seconds}<p class=\"footnote\">{note}</p>{work}<h3>Settings</h3>",
+            "<h3>Tree of paths</h3>{size}<h3>Exits and gates</h3>{heads}<h3>Time{software}</h3>{seconds}<p class=\"footnote\">{note}</p>{work}<h3>Settings</h3>",
             r#"<details class="screen"><summary>The complete recipe</summary><pre>{recipe}</pre></details>"#,
             r#"<pre class="print">{recipe}</pre></section>"#
         ),
         environment = tables::facts(environment),
         splits = tables::splits(report),
         size = tables::facts(size),
+        heads = tables::facts(report.heads.iter().map(|(name, value)| (name.as_str(), value.clone()))),
         seconds = tables::seconds(report),
         software = if report.time_caveat.is_some() { " on a software adapter" } else { "" },
         note = escape(&report.timing_note),

@@ -54,6 +54,45 @@ fn area_range(report: &Report) -> (f64, f64) {
     (low, high.max(low + 0.01))
 }
 
+/// What risk control promises, and how often resamplings find it broken.
+pub fn risk_checks(report: &Report) -> String {
+    if report.risk_checks.is_empty() {
+        return String::new();
+    }
+    let mut rows = String::new();
+    for [epsilon, delta, violations, certified, price, naive, naive_price, ideal] in &report.risk_checks {
+        let _ = write!(
+            rows,
+            "<tr><td>{}</td><td>{}</td><td>{}%</td><td>{}%</td><td>{}</td><td>{}%</td><td>{}</td><td>{}</td></tr>",
+            short(*epsilon),
+            short(*delta),
+            percent(*violations),
+            percent(*certified),
+            cost(*price),
+            percent(*naive),
+            cost(*naive_price),
+            cost(*ideal)
+        );
+    }
+    let (pictures, resamplings) = report.risk_size;
+    let seeds = report.seeds.len().max(1);
+    let error = |delta: f64| 100.0 * (delta * (1.0 - delta) / (resamplings * seeds).max(1) as f64).sqrt();
+    format!(
+        concat!(
+            r#"<div class="scroll"><table><thead><tr><th>ε</th><th>δ</th><th>violations</th><th>certified</th><th>cost</th>"#,
+            "<th>violations<br>without guarantee</th><th>cost<br>without guarantee</th><th>cost with endless<br>calibration</th></tr></thead>",
+            r#"<tbody>{rows}</tbody></table></div><p class="footnote">{resamplings} resamplings of {pictures} calibration pictures per seed, drawn with replacement from cal-b and test "#,
+            "together; a violation is a certified setting whose loss rate there is above ε, and its share should be at most δ, give or take its standard error ",
+            "(at δ = 0.1: {error} points if seeds were independent). Where nothing is certified, float is used at cost 1.0. Without guarantee: the largest λ whose loss rate ",
+            "among the calibration pictures is at most ε.</p>"
+        ),
+        rows = rows,
+        resamplings = count(resamplings),
+        pictures = count(pictures),
+        error = fixed(error(0.1), 1)
+    )
+}
+
 fn method_row(method: &MethodReport, look: &Look, bounds: (f64, f64)) -> String {
     let at_drop = |at: Option<(f64, f64)>| match at {
         Some((relative, drop)) => {

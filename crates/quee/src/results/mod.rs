@@ -2,7 +2,9 @@
 
 mod csv;
 mod device;
+mod heads;
 mod page;
+mod promises;
 mod summary;
 mod tensors;
 
@@ -68,6 +70,10 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     folder.write("quant.json", &json(&study.quantizers.notes(&mut Vec::new()))?)?;
     folder.write("curve.csv", csv::curve(study).as_bytes())?;
     folder.write("predictor.csv", csv::predictor(study).as_bytes())?;
+    folder.write("risk.csv", promises::risk(study).as_bytes())?;
+    if let Some(sets) = promises::sets(study) {
+        folder.write("sets.csv", sets.as_bytes())?;
+    }
     folder.write("summary.json", &json(&summary::summary(study))?)?;
     folder.write("paths.safetensors", &tensors::paths(study))?;
     folder.write("policy.safetensors", &artefact::write(study)?)?;

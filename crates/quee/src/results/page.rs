@@ -7,11 +7,12 @@ use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary, Summar
 use quee_policy::tree::ROOT;
 
 use super::device::DeviceWork;
-use super::{Study, summary};
+use super::{Study, promises, summary};
 use crate::recipe::Backend;
 use crate::report::model::{
     CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict,
 };
+use crate::report::text::{count, percent, short};
 use crate::stages::seen::Seen;
 use crate::stages::study::OPEN_LOOP;
 
@@ -65,6 +66,9 @@ pub fn page(study: &Study) -> Report {
             .collect(),
         predictor: summary::predictor(study),
         risk: summary::risk(study).join(" "),
+        risk_checks: promises::risk_rows(study),
+        risk_size: (prepared.splits.cal_b.len(), recipe.policy.risk_checks),
+        heads: heads(study),
         environment: environment(study),
         recipe_toml: toml::to_string(recipe).unwrap_or_default(),
         seconds_by_stage: study.seconds.clone(),
@@ -273,6 +277,29 @@ fn environment(study: &Study) -> Vec<(String, String)> {
         fact("training", env.training_device.clone()),
         fact("platform", env.platform.clone()),
         fact("started", env.started.clone()),
+    ]
+}
+
+fn heads(study: &Study) -> Vec<(String, String)> {
+    let heads = super::heads::heads(study);
+    let list = |values: &[u64]| values.iter().map(|&v| count(v as usize)).collect::<Vec<_>>().join(", ");
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    let seconds = heads.seconds.iter().sum::<f64>() / heads.seconds.len().max(1) as f64;
+    vec![
+        fact(
+            "parameters of exits and gates",
+            format!(
+                "{} and {}, {} kB, {}% of the backbone's",
+                count(heads.exit_parameters),
+                count(heads.gate_parameters),
+                count(heads.bytes.div_ceil(1024)),
+                short(100.0 * heads.share_of_parameters)
+            ),
+        ),
+        fact("multiply-accumulates of exits", list(&heads.exit_macs)),
+        fact("multiply-accumulates of gates", list(&heads.gate_macs)),
+        fact("their share of the policy's cost", format!("{}% at {}", percent(heads.share_of_cost), heads.setting)),
+        fact("seconds for training and evaluating a seed", short(seconds)),
     ]
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Study;
 use super::device::{DeviceWork, DeviceWorkFile};
+use super::heads::{HeadsFile, heads};
 use crate::recipe::{CostModel, Recipe};
 use crate::report::model::PredictorSummary;
 use crate::report::text::count;
@@ -51,6 +52,7 @@ pub struct SummaryFile {
     differences: Vec<DifferenceFile>,
     predictor: PredictorSummary,
     risk: Vec<String>,
+    heads: HeadsFile,
     /// What a device apart from the processor was asked to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_work: Option<DeviceWorkFile>,
@@ -145,6 +147,7 @@ pub fn summary(study: &Study) -> SummaryFile {
         differences: differences(study).iter().map(difference_file).collect(),
         predictor: predictor(study),
         risk: risk(study),
+        heads: heads(study),
         device_work: study.device_work.as_ref().map(DeviceWork::file),
         time_caveat: study.time_caveat.clone(),
         seconds_by_stage: study.seconds.clone(),

@@ -10,7 +10,10 @@
 //! - [`answers`]: exits on features: classes and probabilities
 //! - [`exits`]: training the exits
 //! - [`gates`]: features at gates, cells, predictors
+//! - [`trained`]: exits and gates of one seed, and what they say of every split
 //! - [`study`]: policies and baselines of one seed
+//! - [`quality`]: how well gates predict
+//! - [`guarantees`]: risk control and prediction sets, checked
 
 pub mod answers;
 pub mod attempts;
@@ -20,8 +23,11 @@ pub mod backbone_runs;
 pub mod costs;
 pub mod exits;
 pub mod gates;
+pub mod guarantees;
 pub mod prepare;
+pub mod quality;
 pub mod seen;
 pub mod source;
 pub mod study;
+pub mod trained;
 pub mod walk;

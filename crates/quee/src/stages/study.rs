@@ -1,40 +1,30 @@
 //! One seed of a study: exits, gates, then every policy and baseline on the same tables.
 
-use std::borrow::Cow;
 use std::time::Instant;
 
 use anyhow::Result;
-use quee_heads::quality::{self, ReliabilityBin};
-use quee_heads::{ABSENT, ExitHead, FeatureSpec, FourWay, PredictorRow};
+use quee_heads::ExitHead;
 use quee_policy::cost::Ledger;
-use quee_policy::dynamic::Cells as CellTable;
 use quee_policy::fitted::FittedOptions;
-use quee_policy::gate_features::GateFeatures;
 use quee_policy::lambda::Sweep;
-use quee_policy::open_loop::{PredictionTable, candidates, one_step_candidates, root_rates};
+use quee_policy::open_loop::{candidates, one_step_candidates};
 use quee_policy::risk::RiskTarget;
 use quee_policy::scores::FloatRun;
 use quee_policy::study::{
     DynamicInput, FittedInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate,
 };
-use quee_policy::table::{Outcomes, StaticRun, most_frequent};
-use quee_policy::tree::{PathTree, ROOT};
+use quee_policy::table::{RunOutcomes, StaticRun, most_frequent};
+use quee_policy::tree::PathTree;
 use quee_quant::Width;
 use quee_train::TrainDevice;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
-use super::answers::{
-    ExitHeads, NodeAnswers, fit_scores, outcomes, run_answers, run_outcomes, run_scores, tree_answers,
-};
-use super::backbone_runs::{BackboneRuns, PerSplit};
+use super::answers::{ExitHeads, NodeAnswers, fit_scores, run_answers, run_outcomes, run_scores};
+use super::backbone_runs::BackboneRuns;
 use super::costs::{Counted, Timings};
-use super::exits::{self, TrainedExits};
-use super::gates as gate_stage;
-use super::gates::{self, Gate, GateInput, GateRows};
+use super::guarantees::{Guarantees, guarantees};
 use super::prepare::Prepared;
+use super::quality::{GateQuality, quality};
+use super::trained::{Predictions, Trained, foreseen, train};
 use crate::cancel::Cancel;
 use crate::recipe::{Candidates, Recipe};
 
@@ -50,32 +40,6 @@ pub const ONE_STEP: &str = "QuEE one step";
 /// Multiply-accumulates of one of JEI-DNN's gates: four scores and a bias.
 const JEI_GATE_MACS: u64 = 5;
 
-/// Trained exits and gates of one seed, and the tables made with them.
-pub struct Trained {
-    /// Exits.
-    pub exits: TrainedExits,
-    /// Positions in *fit* that cells and predictors learn from, where not all do.
-    pub fit_pictures: Option<Vec<usize>>,
-    /// Gates 1 to segments − 1.
-    pub gates: Vec<Gate>,
-    /// Predictions at gate 0: rates on *fit*, `[suffix]`.
-    pub root_rates: Vec<f32>,
-    /// Answers of every path.
-    pub outcomes: PerSplit<Outcomes>,
-}
-
-/// How well one gate predicts, on *test*.
-pub struct GateQuality {
-    /// Gate.
-    pub gate: usize,
-    /// One row per continuation, over all prefixes.
-    pub rows: Vec<PredictorRow>,
-    /// All continuations together.
-    pub reliability: Vec<ReliabilityBin>,
-    /// Right or wrong now and at full depth and largest width, over all prefixes.
-    pub four_way: FourWay,
-}
-
 /// All results of one seed.
 pub struct SeedStudy {
     /// Seed.
@@ -90,6 +54,8 @@ pub struct SeedStudy {
     pub result: SeedResult,
     /// Quality of the predictions.
     pub quality: Vec<GateQuality>,
+    /// What risk control and prediction sets promise, and what they keep.
+    pub guarantees: Guarantees,
     /// What the policy knows or ignores on purpose, which makes this no result.
     pub foresight: Option<String>,
 }
@@ -115,130 +81,6 @@ pub struct Shared<'a> {
     pub cancel: &'a Cancel,
 }
 
-/// Trains exits and gates.
-///
-/// # Errors
-/// When training diverges, or a wish to stop.
-pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
-    let Shared { recipe, prepared, tree, runs, training, cancel, .. } = shared;
-    let exits = exits::train(recipe, prepared, runs, training, seed, cancel)?;
-    let splits = &prepared.splits;
-    let mut labels = PerSplit {
-        fit: prepared.data.labels_of(prepared.fit()),
-        cal_a: prepared.data.labels_of(&splits.cal_a),
-        cal_b: prepared.data.labels_of(&splits.cal_b),
-        test: prepared.data.labels_of(&splits.test),
-    };
-    let heads = &exits.heads;
-    let mut answers = PerSplit {
-        fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit),
-        cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a),
-        cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b),
-        test: tree_answers(tree, |_| heads, &runs.tree.test),
-    };
-    let chosen = chosen_of_fit(recipe, labels.fit.len());
-    let mut fit_tokens = Cow::Borrowed(&runs.tree.fit);
-    if let Some(chosen) = &chosen {
-        let (classes, dim) = (prepared.backbone.classes(), prepared.backbone.feature_dim());
-        answers.fit = answers.fit.iter().map(|node| node.of(chosen, classes)).collect();
-        labels.fit = chosen.iter().map(|&picture| labels.fit[picture]).collect();
-        let token = |node: &Vec<f32>, picture: usize| node[picture * dim..(picture + 1) * dim].to_vec();
-        let of_node = |node: &Vec<f32>| match node.is_empty() {
-            true => Vec::new(),
-            false => chosen.iter().flat_map(|&picture| token(node, picture)).collect(),
-        };
-        fit_tokens = Cow::Owned(runs.tree.fit.iter().map(of_node).collect());
-    }
-    let input = |nodes, tokens, labels| GateInput { nodes, tokens, labels };
-    let inputs = PerSplit {
-        fit: input(&answers.fit, &fit_tokens, &labels.fit),
-        cal_a: input(&answers.cal_a, &runs.tree.cal_a, &labels.cal_a),
-        cal_b: input(&answers.cal_b, &runs.tree.cal_b, &labels.cal_b),
-        test: input(&answers.test, &runs.tree.test, &labels.test),
-    };
-    let tables = PerSplit {
-        fit: outcomes(tree, &answers.fit, &labels.fit)?,
-        cal_a: outcomes(tree, &answers.cal_a, &labels.cal_a)?,
-        cal_b: outcomes(tree, &answers.cal_b, &labels.cal_b)?,
-        test: outcomes(tree, &answers.test, &labels.test)?,
-    };
-    let spec = feature_spec(recipe, prepared);
-    let relative =
-        |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
-    let by_width: Vec<Vec<f64>> = recipe.quant.widths.iter().map(|width| relative(width).collect()).collect();
-    let segments = 0..recipe.paths.segments.len();
-    let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
-    let setup = gate_stage::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
-    let gates = gate_stage::train(setup, &inputs, seed, cancel)?;
-    let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
-    let root_rates = root_rates(tree, &tables.fit);
-    Ok((Trained { exits, fit_pictures: chosen, gates, root_rates, outcomes: tables }, predictions))
-}
-
-/// The pictures of *fit* that `predictor.pictures` leaves, where it leaves some out.
-fn chosen_of_fit(recipe: &Recipe, pictures: usize) -> Option<Vec<usize>> {
-    let most = recipe.predictor.pictures;
-    (most > 0 && most < pictures).then(|| {
-        let mut chosen: Vec<usize> = (0..pictures).collect();
-        chosen.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.data.split_seed));
-        chosen.truncate(most);
-        chosen.sort_unstable();
-        chosen
-    })
-}
-
-/// Which features gates have.
-pub fn feature_spec(recipe: &Recipe, prepared: &Prepared) -> FeatureSpec {
-    FeatureSpec {
-        classes: prepared.backbone.classes(),
-        widths: recipe.quant.widths.clone(),
-        segments: recipe.paths.segments.len(),
-        projection: recipe.features.projection,
-        token_dim: prepared.backbone.feature_dim(),
-        projection_seed: recipe.data.split_seed,
-    }
-}
-
-/// Predicted errors and cells of every split at every gate node.
-pub struct Predictions {
-    predicted: PerSplit<PredictionTable>,
-    cells: PerSplit<CellTable>,
-    features: PerSplit<GateFeatures>,
-    test_rows: Vec<GateRows>,
-}
-
-impl Predictions {
-    fn compute(tree: &PathTree, spec: &FeatureSpec, gates: &[Gate], inputs: &PerSplit<GateInput>) -> Result<Self> {
-        let counts: Vec<usize> = gates.iter().map(|gate| gate.cells.k()).collect();
-        let mut test_rows = Vec::new();
-        let mut of_split = |input: &GateInput, keep: bool| -> Result<(PredictionTable, CellTable, GateFeatures)> {
-            let samples = input.labels.len();
-            let (mut predicted, mut cells, mut features) = (Vec::new(), Vec::new(), Vec::new());
-            for (index, gate) in gates.iter().enumerate() {
-                let rows = gates::rows(tree, spec, index + 1, *input);
-                predicted.extend(gates::predict(tree, &gate.predictor, &rows, samples));
-                let standard = gates::standardised(gate, &rows);
-                cells.extend(gates::assign_cells(gate, &rows, &standard, spec));
-                features.extend(standard.chunks_exact(samples * rows.dim).map(<[f32]>::to_vec));
-                if keep {
-                    test_rows.push(rows);
-                }
-            }
-            let predicted = PredictionTable::new(tree, samples, predicted)?;
-            let features = GateFeatures::new(tree, samples, features)?;
-            Ok((predicted, CellTable::new(tree, samples, counts.clone(), cells)?, features))
-        };
-        let (fit, cal_a) = (of_split(&inputs.fit, false)?, of_split(&inputs.cal_a, false)?);
-        let (cal_b, test) = (of_split(&inputs.cal_b, false)?, of_split(&inputs.test, true)?);
-        Ok(Self {
-            predicted: PerSplit { fit: fit.0, cal_a: cal_a.0, cal_b: cal_b.0, test: test.0 },
-            cells: PerSplit { fit: fit.1, cal_a: cal_a.1, cal_b: cal_b.1, test: test.1 },
-            features: PerSplit { fit: fit.2, cal_a: cal_a.2, cal_b: cal_b.2, test: test.2 },
-            test_rows,
-        })
-    }
-}
-
 /// Runs every policy and baseline of one seed.
 ///
 /// # Errors
@@ -253,9 +95,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let (run, extras) = statics.split_first().expect("the float run is always there");
     let float = float_run(shared, &trained, run);
     let float_on_b = run_outcomes(&trained.exits.heads, &shared.runs.statics[0].cal_b);
-    let labels_b = tables.cal_b.labels();
-    let last = float_on_b.answers.len() - labels_b.len();
-    let float_correct: Vec<bool> = float_on_b.answers[last..].iter().zip(labels_b).map(|(a, l)| a == l).collect();
+    let float_correct = right_at_full_depth(&float_on_b, tables.cal_b.labels());
     let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let Predictions { predicted, cells, features, .. } = &predictions;
     let foresight = recipe.predictor.foresight;
@@ -315,7 +155,10 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         },
     };
     let result = evaluate(&inputs)?;
+    cancel.check()?;
     let quality = quality(shared, &predictions, seed);
+    let float_on_test = right_at_full_depth(&float.run.test, tables.test.labels());
+    let guarantees = guarantees(shared, &trained, &result, [&float_correct, &float_on_test], seed)?;
     let foresight = (foresight != 0.0).then(|| match foresight > 0.0 {
         true => format!(
             "Predictions know a share of {foresight} of the outcomes, those of test included: a diagnosis, no result."
@@ -325,41 +168,13 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             -foresight
         ),
     });
-    Ok(SeedStudy { seed, trained, ledger, candidates, result, quality, foresight })
+    Ok(SeedStudy { seed, trained, ledger, candidates, result, quality, guarantees, foresight })
 }
 
-/// Predictions mixed with the true outcomes (`share` above 0), or with the error rates of *fit* (below): how much depends on the predictor's
-/// quality, from the prior to the oracle.
-fn foreseen(
-    tree: &PathTree,
-    predicted: &PerSplit<PredictionTable>,
-    tables: &PerSplit<Outcomes>,
-    share: f64,
-) -> PerSplit<PredictionTable> {
-    let rates: Vec<f32> =
-        tree.nodes().map(|node| if node == ROOT { 1.0 } else { tables.fit.error_rate(node) as f32 }).collect();
-    let ends: Vec<Vec<Option<usize>>> = tree
-        .gate_nodes()
-        .map(|node| (0..tree.suffix_count(tree.node(node).depth)).map(|suffix| tree.join(node, suffix)).collect())
-        .collect();
-    let weight = share.abs() as f32;
-    let mixed = |predicted: &PredictionTable, outcomes: &Outcomes| {
-        PredictionTable::from_fn(tree, predicted.samples(), |node, sample, suffix| {
-            let own = predicted.get(node, sample)[suffix];
-            let Some(end) = ends[node - 1][suffix] else { return own };
-            let other = match share > 0.0 {
-                true => f32::from(u8::from(!outcomes.correct(end, sample))),
-                false => rates[end],
-            };
-            own + weight * (other - own)
-        })
-    };
-    PerSplit {
-        fit: mixed(&predicted.fit, &tables.fit),
-        cal_a: mixed(&predicted.cal_a, &tables.cal_a),
-        cal_b: mixed(&predicted.cal_b, &tables.cal_b),
-        test: mixed(&predicted.test, &tables.test),
-    }
+/// Whether a run is right at its last exit, by picture.
+fn right_at_full_depth(run: &RunOutcomes, labels: &[u16]) -> Vec<bool> {
+    let last = run.answers.len() - labels.len();
+    run.answers[last..].iter().zip(labels).map(|(answer, label)| answer == label).collect()
 }
 
 /// Prices: counted costs, mean bits, measured times.
@@ -431,52 +246,4 @@ fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> FloatRun {
         fit: fit_scores(&on_fit, classes, trained.outcomes.fit.labels()),
         gate_cost: shared.counted.gate(JEI_GATE_MACS),
     }
-}
-
-/// Quality of the predictions on *test*.
-fn quality(shared: Shared, predictions: &Predictions, seed: u64) -> Vec<GateQuality> {
-    let Shared { recipe, prepared, tree, .. } = shared;
-    let samples = prepared.splits.test.len();
-    let numbering = gates::numbering(tree).expect("the tree was numbered before");
-    let largest = recipe
-        .quant
-        .widths
-        .iter()
-        .enumerate()
-        .max_by_key(|(_, w)| (w.weight_bits(), w.act_bits()))
-        .map_or(0, |(i, _)| i);
-    let of_gate = |(index, rows): (usize, &GateRows)| {
-        let gate = index + 1;
-        let suffixes = tree.suffix_count(gate);
-        let nodes: Vec<usize> = tree.level(gate).collect();
-        // Predictions and outcomes of one suffix over all prefixes.
-        let pairs = |suffix: usize| -> (Vec<f32>, Vec<u8>) {
-            let of_node = |&node: &usize| {
-                let start = (tree.prefix_index(node) * suffixes + suffix) * samples;
-                let outcome = &rows.wrong[start..start + samples];
-                (0..samples).map(move |sample| (predictions.predicted.test.get(node, sample)[suffix], outcome[sample]))
-            };
-            nodes.iter().flat_map(of_node).unzip()
-        };
-        let row = |suffix: usize| {
-            let (p, y) = pairs(suffix);
-            PredictorRow::compute(gate, numbering.suffix_name(suffix, &recipe.quant.widths), &p, &y, seed)
-        };
-        let (mut p, mut y) = (Vec::new(), Vec::new());
-        for suffix in 0..suffixes {
-            let (some_p, some_y) = pairs(suffix);
-            for (p_i, y_i) in some_p.into_iter().zip(some_y).filter(|(_, y)| *y != ABSENT) {
-                p.push(p_i);
-                y.push(y_i);
-            }
-        }
-        let full = numbering.suffix_index(&vec![largest; tree.segments() - gate]);
-        GateQuality {
-            gate,
-            rows: (0..suffixes).into_par_iter().filter_map(row).collect(),
-            reliability: quality::reliability(&p, &y, quality::ECE_BINS),
-            four_way: FourWay::count(&pairs(0).1, &pairs(full).1),
-        }
-    };
-    predictions.test_rows.iter().enumerate().map(of_gate).collect()
 }

@@ -1,0 +1,203 @@
+//! Exits and gates of one seed, and what they say of every split.
+
+use std::borrow::Cow;
+
+use anyhow::Result;
+use quee_heads::FeatureSpec;
+use quee_policy::dynamic::Cells as CellTable;
+use quee_policy::gate_features::GateFeatures;
+use quee_policy::open_loop::{PredictionTable, root_rates};
+use quee_policy::table::Outcomes;
+use quee_policy::tree::{PathTree, ROOT};
+use quee_quant::Width;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::answers::{NodeAnswers, outcomes, tree_answers};
+use super::backbone_runs::PerSplit;
+use super::exits::{self, TrainedExits};
+use super::gates::{self, Gate, GateInput, GateRows};
+use super::prepare::Prepared;
+use super::study::Shared;
+use crate::recipe::Recipe;
+
+/// Trained exits and gates of one seed, and the tables made with them.
+pub struct Trained {
+    /// Exits.
+    pub exits: TrainedExits,
+    /// Positions in *fit* that cells and predictors learn from, where not all do.
+    pub fit_pictures: Option<Vec<usize>>,
+    /// Gates 1 to segments − 1.
+    pub gates: Vec<Gate>,
+    /// Predictions at gate 0: rates on *fit*, `[suffix]`.
+    pub root_rates: Vec<f32>,
+    /// Answers of every path.
+    pub outcomes: PerSplit<Outcomes>,
+    /// Class probabilities of every path on *cal-b* and *test*, `[node][picture · class]`, the root's empty.
+    pub probabilities: [Vec<Vec<f32>>; 2],
+}
+
+/// Trains exits and gates.
+///
+/// # Errors
+/// When training diverges, or a wish to stop.
+pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
+    let Shared { recipe, prepared, tree, runs, training, cancel, .. } = shared;
+    let exits = exits::train(recipe, prepared, runs, training, seed, cancel)?;
+    let splits = &prepared.splits;
+    let mut labels = PerSplit {
+        fit: prepared.data.labels_of(prepared.fit()),
+        cal_a: prepared.data.labels_of(&splits.cal_a),
+        cal_b: prepared.data.labels_of(&splits.cal_b),
+        test: prepared.data.labels_of(&splits.test),
+    };
+    let heads = &exits.heads;
+    let mut answers = PerSplit {
+        fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit),
+        cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a),
+        cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b),
+        test: tree_answers(tree, |_| heads, &runs.tree.test),
+    };
+    let chosen = chosen_of_fit(recipe, labels.fit.len());
+    let mut fit_tokens = Cow::Borrowed(&runs.tree.fit);
+    if let Some(chosen) = &chosen {
+        let (classes, dim) = (prepared.backbone.classes(), prepared.backbone.feature_dim());
+        answers.fit = answers.fit.iter().map(|node| node.of(chosen, classes)).collect();
+        labels.fit = chosen.iter().map(|&picture| labels.fit[picture]).collect();
+        let token = |node: &Vec<f32>, picture: usize| node[picture * dim..(picture + 1) * dim].to_vec();
+        let of_node = |node: &Vec<f32>| match node.is_empty() {
+            true => Vec::new(),
+            false => chosen.iter().flat_map(|&picture| token(node, picture)).collect(),
+        };
+        fit_tokens = Cow::Owned(runs.tree.fit.iter().map(of_node).collect());
+    }
+    let input = |nodes, tokens, labels| GateInput { nodes, tokens, labels };
+    let inputs = PerSplit {
+        fit: input(&answers.fit, &fit_tokens, &labels.fit),
+        cal_a: input(&answers.cal_a, &runs.tree.cal_a, &labels.cal_a),
+        cal_b: input(&answers.cal_b, &runs.tree.cal_b, &labels.cal_b),
+        test: input(&answers.test, &runs.tree.test, &labels.test),
+    };
+    let tables = PerSplit {
+        fit: outcomes(tree, &answers.fit, &labels.fit)?,
+        cal_a: outcomes(tree, &answers.cal_a, &labels.cal_a)?,
+        cal_b: outcomes(tree, &answers.cal_b, &labels.cal_b)?,
+        test: outcomes(tree, &answers.test, &labels.test)?,
+    };
+    let spec = feature_spec(recipe, prepared);
+    let relative =
+        |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
+    let by_width: Vec<Vec<f64>> = recipe.quant.widths.iter().map(|width| relative(width).collect()).collect();
+    let segments = 0..recipe.paths.segments.len();
+    let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
+    let setup = gates::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
+    let gates = gates::train(setup, &inputs, seed, cancel)?;
+    let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
+    let root_rates = root_rates(tree, &tables.fit);
+    let said = |nodes: Vec<NodeAnswers>| nodes.into_iter().map(|node| node.probabilities).collect();
+    let probabilities = [said(answers.cal_b), said(answers.test)];
+    Ok((Trained { exits, fit_pictures: chosen, gates, root_rates, outcomes: tables, probabilities }, predictions))
+}
+
+/// The pictures of *fit* that `predictor.pictures` leaves, where it leaves some out.
+fn chosen_of_fit(recipe: &Recipe, pictures: usize) -> Option<Vec<usize>> {
+    let most = recipe.predictor.pictures;
+    (most > 0 && most < pictures).then(|| {
+        let mut chosen: Vec<usize> = (0..pictures).collect();
+        chosen.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.data.split_seed));
+        chosen.truncate(most);
+        chosen.sort_unstable();
+        chosen
+    })
+}
+
+/// Which features gates have.
+pub fn feature_spec(recipe: &Recipe, prepared: &Prepared) -> FeatureSpec {
+    FeatureSpec {
+        classes: prepared.backbone.classes(),
+        widths: recipe.quant.widths.clone(),
+        segments: recipe.paths.segments.len(),
+        projection: recipe.features.projection,
+        token_dim: prepared.backbone.feature_dim(),
+        projection_seed: recipe.data.split_seed,
+    }
+}
+
+/// Predicted errors and cells of every split at every gate node.
+pub struct Predictions {
+    /// Predicted errors.
+    pub predicted: PerSplit<PredictionTable>,
+    /// Cells.
+    pub cells: PerSplit<CellTable>,
+    /// Standardised features.
+    pub features: PerSplit<GateFeatures>,
+    /// Features and outcomes of *test*, by gate.
+    pub test_rows: Vec<GateRows>,
+}
+
+impl Predictions {
+    fn compute(tree: &PathTree, spec: &FeatureSpec, gates: &[Gate], inputs: &PerSplit<GateInput>) -> Result<Self> {
+        let counts: Vec<usize> = gates.iter().map(|gate| gate.cells.k()).collect();
+        let mut test_rows = Vec::new();
+        let mut of_split = |input: &GateInput, keep: bool| -> Result<(PredictionTable, CellTable, GateFeatures)> {
+            let samples = input.labels.len();
+            let (mut predicted, mut cells, mut features) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, gate) in gates.iter().enumerate() {
+                let rows = gates::rows(tree, spec, index + 1, *input);
+                predicted.extend(gates::predict(tree, &gate.predictor, &rows, samples));
+                let standard = gates::standardised(gate, &rows);
+                cells.extend(gates::assign_cells(gate, &rows, &standard, spec));
+                features.extend(standard.chunks_exact(samples * rows.dim).map(<[f32]>::to_vec));
+                if keep {
+                    test_rows.push(rows);
+                }
+            }
+            let predicted = PredictionTable::new(tree, samples, predicted)?;
+            let features = GateFeatures::new(tree, samples, features)?;
+            Ok((predicted, CellTable::new(tree, samples, counts.clone(), cells)?, features))
+        };
+        let (fit, cal_a) = (of_split(&inputs.fit, false)?, of_split(&inputs.cal_a, false)?);
+        let (cal_b, test) = (of_split(&inputs.cal_b, false)?, of_split(&inputs.test, true)?);
+        Ok(Self {
+            predicted: PerSplit { fit: fit.0, cal_a: cal_a.0, cal_b: cal_b.0, test: test.0 },
+            cells: PerSplit { fit: fit.1, cal_a: cal_a.1, cal_b: cal_b.1, test: test.1 },
+            features: PerSplit { fit: fit.2, cal_a: cal_a.2, cal_b: cal_b.2, test: test.2 },
+            test_rows,
+        })
+    }
+}
+
+/// Predictions mixed with the true outcomes (`share` above 0), or with the error rates of *fit* (below): how much depends on the predictor's
+/// quality, from the prior to the oracle.
+pub fn foreseen(
+    tree: &PathTree,
+    predicted: &PerSplit<PredictionTable>,
+    tables: &PerSplit<Outcomes>,
+    share: f64,
+) -> PerSplit<PredictionTable> {
+    let rates: Vec<f32> =
+        tree.nodes().map(|node| if node == ROOT { 1.0 } else { tables.fit.error_rate(node) as f32 }).collect();
+    let ends: Vec<Vec<Option<usize>>> = tree
+        .gate_nodes()
+        .map(|node| (0..tree.suffix_count(tree.node(node).depth)).map(|suffix| tree.join(node, suffix)).collect())
+        .collect();
+    let weight = share.abs() as f32;
+    let mixed = |predicted: &PredictionTable, outcomes: &Outcomes| {
+        PredictionTable::from_fn(tree, predicted.samples(), |node, sample, suffix| {
+            let own = predicted.get(node, sample)[suffix];
+            let Some(end) = ends[node - 1][suffix] else { return own };
+            let other = match share > 0.0 {
+                true => f32::from(u8::from(!outcomes.correct(end, sample))),
+                false => rates[end],
+            };
+            own + weight * (other - own)
+        })
+    };
+    PerSplit {
+        fit: mixed(&predicted.fit, &tables.fit),
+        cal_a: mixed(&predicted.cal_a, &tables.cal_a),
+        cal_b: mixed(&predicted.cal_b, &tables.cal_b),
+        test: mixed(&predicted.test, &tables.test),
+    }
+}
