@@ -95,6 +95,7 @@ mod tests {
             exit: vec![0.01; segments],
             gate: vec![0.003; segments - 1],
             float_total: 1.0,
+            cascade: false,
         };
         let (segment_macs, width_bits) = (vec![1.0; segments], vec![8.0; widths]);
         let bits = BitTable { stem_macs: 1.0, stem_bits: 8.0, segment_macs, width_bits };

@@ -262,6 +262,7 @@ mod tests {
             exit: vec![0.1, 0.2, 0.3],
             gate: vec![0.01, 0.02],
             float_total: 100.0,
+            cascade: false,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Every sample of *fit* visits every prefix, so all counterfactuals are known: transitions between cells and error
 //! rates are counted, smoothed towards their average over prefixes, and solved backward for each λ.
 
+use crate::cross_fit::{columns, side_by_side};
 use crate::cost::{Charge, Ledger};
 use crate::lambda::Outlook;
 use crate::table::{Outcomes, TableError, check_shape};
@@ -42,6 +43,25 @@ impl Cells {
         check_shape("cells by gate", self.counts.len(), tree.segments() - 1, 1)?;
         let mut pairs = self.counts.iter().zip(&other.counts);
         pairs.try_for_each(|(got, want)| check_shape("number of cells of a gate", *got, *want, 1))
+    }
+
+    /// The cells of the samples `chosen` alone.
+    ///
+    /// # Panics
+    /// If a sample is unknown.
+    pub fn subset(&self, chosen: &[usize]) -> Self {
+        let cells = columns(&self.cells, self.samples, chosen);
+        Self { samples: chosen.len(), counts: self.counts.clone(), cells }
+    }
+
+    /// The cells with those of the samples of `other` behind them.
+    ///
+    /// # Panics
+    /// If they belong to different trees or have different numbers of cells.
+    pub fn with(&self, other: &Self) -> Self {
+        assert_eq!(self.counts, other.counts, "cells of one tree");
+        let cells = side_by_side((&self.cells, self.samples), (&other.cells, other.samples));
+        Self { samples: self.samples + other.samples, counts: self.counts.clone(), cells }
     }
 
     /// Number of samples.

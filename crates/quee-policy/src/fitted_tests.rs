@@ -17,6 +17,7 @@ fn ledger(tree: &PathTree, segments: &[f64]) -> Ledger {
         exit: vec![1e-4; tree.segments()],
         gate: vec![1e-4; tree.segments() - 1],
         float_total: 1.0,
+        cascade: false,
     };
     let bits = BitTable {
         stem_macs: 1.0,

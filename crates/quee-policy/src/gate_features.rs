@@ -38,6 +38,29 @@ impl GateFeatures {
         Ok(Self { samples, dims, rows })
     }
 
+    /// The features of the samples `chosen` alone.
+    ///
+    /// # Panics
+    /// If nothing is chosen, or a sample is unknown.
+    pub fn subset(&self, chosen: &[usize]) -> Self {
+        assert!(!chosen.is_empty(), "features need samples");
+        let of_node = |row: &Vec<f32>| {
+            let dim = row.len() / self.samples;
+            chosen.iter().flat_map(|sample| &row[sample * dim..(sample + 1) * dim]).copied().collect()
+        };
+        Self { samples: chosen.len(), dims: self.dims.clone(), rows: self.rows.iter().map(of_node).collect() }
+    }
+
+    /// The features with those of the samples of `other` behind them.
+    ///
+    /// # Panics
+    /// If they belong to different trees or differ in number.
+    pub fn with(&self, other: &Self) -> Self {
+        assert!(self.dims == other.dims && self.rows.len() == other.rows.len(), "features of one tree");
+        let rows = self.rows.iter().zip(&other.rows).map(|(a, b)| [a.as_slice(), b].concat()).collect();
+        Self { samples: self.samples + other.samples, dims: self.dims.clone(), rows }
+    }
+
     /// Number of samples.
     pub fn samples(&self) -> usize {
         self.samples

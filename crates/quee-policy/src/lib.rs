@@ -14,7 +14,7 @@
 //! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
 //!    intervals.
 //!
-//! Beside the way: [`risk_validation`] checks by resampling what [`risk`] promises, [`conformal`] turns class
+//! [`cross_fit`] lets *fit* take part in 4. Beside the way: [`risk_validation`] checks by resampling what [`risk`] promises, [`conformal`] turns class
 //! probabilities into prediction sets, [`gap`] splits the distance from a policy to the oracle into its causes.
 
 pub mod baselines;
@@ -22,6 +22,7 @@ pub mod bootstrap;
 pub mod budget;
 pub mod conformal;
 pub mod cost;
+pub mod cross_fit;
 pub mod curve;
 pub mod dynamic;
 pub mod fitted;

@@ -48,6 +48,16 @@ impl PredictionTable {
         Self { samples, rows, suffixes }
     }
 
+    /// The table with the samples of `other` behind its own.
+    ///
+    /// # Panics
+    /// If they belong to different trees.
+    pub fn with(&self, other: &Self) -> Self {
+        assert_eq!(self.suffixes, other.suffixes, "tables of one tree");
+        let rows = self.rows.iter().zip(&other.rows).map(|(a, b)| [a.as_slice(), b].concat()).collect();
+        Self { samples: self.samples + other.samples, rows, suffixes: self.suffixes.clone() }
+    }
+
     /// Whether the table has one row for every gate node of the tree, with all its suffixes.
     pub(crate) fn check_tree(&self, tree: &PathTree) -> Result<(), TableError> {
         check_shape("predictions: gate nodes", self.rows.len(), tree.gate_nodes().count(), 1)?;

@@ -1,5 +1,6 @@
 //! The float backbone with all that its exits say: what early-exit rules read beside the largest probability.
 
+use crate::cross_fit::{columns, side_by_side};
 use crate::cost::{CostError, check_values};
 use crate::table::{StaticRun, TableError, check_unit};
 
@@ -16,6 +17,16 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// The scores of `samples` samples, with `other`, those of `others`, behind them.
+    pub fn with(&self, samples: usize, other: &Self, others: usize) -> Self {
+        let join = |a: &[f32], b: &[f32]| side_by_side((a, samples), (b, others));
+        Self {
+            margin: join(&self.margin, &other.margin),
+            entropy: join(&self.entropy, &other.entropy),
+            entropy_of_squares: join(&self.entropy_of_squares, &other.entropy_of_squares),
+        }
+    }
+
     fn check(&self, exits: usize, samples: usize) -> Result<(), TableError> {
         check_unit("run: margin", &self.margin, exits, samples)?;
         check_unit("run: entropy", &self.entropy, exits, samples)?;
@@ -32,6 +43,22 @@ pub struct FitScores {
     pub scores: Scores,
     /// Probability of the true class.
     pub true_class: Vec<f32>,
+}
+
+impl FitScores {
+    /// Those of the samples `chosen` alone.
+    pub fn subset(&self, samples: usize, chosen: &[usize]) -> Self {
+        let take = |list: &[f32]| columns(list, samples, chosen);
+        Self {
+            confidence: take(&self.confidence),
+            scores: Scores {
+                margin: take(&self.scores.margin),
+                entropy: take(&self.scores.entropy),
+                entropy_of_squares: take(&self.scores.entropy_of_squares),
+            },
+            true_class: take(&self.true_class),
+        }
+    }
 }
 
 /// The float backbone, every exit read.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -13,7 +14,8 @@ use crate::baselines::per_input_width::PerInputWidth;
 use crate::baselines::threshold::{QUANTILES, Score, early_exit, naive};
 use crate::cost::{Charge, CostError, Ledger, Price};
 use crate::dynamic::{Cells, Chain};
-use crate::fitted::{Fitted, FittedError, FittedOptions};
+use crate::cross_fit::Folds;
+use crate::fitted::{Fitted, FittedError, FittedOptions, FittedPlan};
 use crate::gate_features::GateFeatures;
 use crate::lambda::{Sweep, within_budget};
 use crate::learned::learned;
@@ -200,6 +202,9 @@ pub struct SeedInputs<'a> {
     pub fit: &'a Outcomes,
     /// The table of *cal-a*.
     pub cal: &'a Outcomes,
+    /// Folds of *fit*, which then stands behind *cal-a* in everything that is said of *cal-a*, predictions being those of predictors that have not
+    /// seen a sample's fold.
+    pub folds: Option<&'a Folds>,
     /// The table of *test*.
     pub test: &'a Outcomes,
     /// The float backbone, every exit read.
@@ -291,32 +296,26 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         methods.push(learned(inputs, input.name, run, |lambda| policy.run(input.test, lambda), on_b)?);
     }
     for input in inputs.dynamic {
-        let chain = Chain::count(tree, ledger, inputs.fit, input.fit, input.alpha).map_err(table(input.name))?;
+        let count = |fit: &Outcomes, cells: &Cells| Chain::count(tree, ledger, fit, cells, input.alpha);
+        let chain = count(inputs.fit, input.fit).map_err(table(input.name))?;
+        let without = |fold: usize, folds: &Folds| {
+            let others = folds.others(fold);
+            count(&inputs.fit.subset(&others), &input.fit.subset(&others)).map_err(table(input.name))
+        };
+        let chains = of_folds(inputs.folds, without)?;
+        let run = |lambda: f64| {
+            let whole = chain.solve(tree, lambda).run(input.cal);
+            match inputs.folds {
+                None => whole,
+                Some(folds) => folds.put_together(whole, |fold| chains[fold].solve(tree, lambda).run(input.cal)),
+            }
+        };
         let on_b = input.cal_b.map(|cal_b| |lambda: f64| chain.solve(tree, lambda).run(cal_b));
-        let run = |lambda: f64| chain.solve(tree, lambda).run(input.cal);
         let on_test = |lambda: f64| chain.solve(tree, lambda).run(input.test);
         methods.push(learned(inputs, input.name, run, on_test, on_b)?);
     }
     for input in inputs.fitted {
-        let prepared = Fitted::prepare(tree, ledger, inputs.fit, input.fit, &input.options);
-        let prepared = prepared.map_err(|source| StudyError::Fitted { context: input.name.to_owned(), source })?;
-        for features in [Some(input.cal), Some(input.test), input.cal_b].into_iter().flatten() {
-            prepared.check(features).map_err(table(input.name))?;
-        }
-        // Every λ is asked for several splits, and solving is what takes time.
-        let plans = RefCell::new(HashMap::new());
-        let run = |lambda: f64, features: &GateFeatures| {
-            let mut plans = plans.borrow_mut();
-            plans.entry(lambda.to_bits()).or_insert_with(|| prepared.solve(lambda)).run(features)
-        };
-        let on_b = input.cal_b.map(|cal_b| move |lambda: f64| run(lambda, cal_b));
-        methods.push(learned(
-            inputs,
-            input.name,
-            |lambda| run(lambda, input.cal),
-            |lambda| run(lambda, input.test),
-            on_b,
-        )?);
+        methods.push(fitted(inputs, input)?);
     }
     let at_no_cost = |labels: &[u16]| {
         let price = Price { exit: 0, cost: 0.0, weight_bits: 0.0, ms: ledger.time().map(|_| 0.0) };
@@ -350,7 +349,7 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
 /// All methods that are not learned policies. `runs` are static runs: the tree's own widths, then the extras.
 fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
     use MethodKind::{Bound, Combination, Single};
-    let SeedInputs { tree, ledger, width_names: names, fit, cal, test, float, options, .. } = *inputs;
+    let SeedInputs { tree, ledger, width_names: names, fit, cal, folds, test, float, options, .. } = *inputs;
     let (on_cal, on_test, quantiles) = (cal.labels(), test.labels(), options.quantiles);
     let float_exit = |score| early_exit(ledger, float, score, on_cal, on_test, quantiles);
     let mut all = vec![
@@ -360,14 +359,14 @@ fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
         ("float early exit, entropy", Single, float_exit(Score::Entropy)),
         ("float early exit, margin", Single, float_exit(Score::Margin)),
         ("float early exit, patience", Single, float_exit(Score::Patience)),
-        (JEI, Single, jei_gates(ledger, float, on_cal, on_test, options.seed)),
+        (JEI, Single, jei_gates(ledger, float, folds, on_cal, on_test, options.seed)),
     ];
     if let Some(input) = inputs.open_loop.first() {
         let policy = PerInputWidth::new(tree, ledger, fit);
         let settings = policy.settings([cal, test], [input.cal, input.test], &options.sweep);
         all.push(("per-input width", Single, settings));
     }
-    let maqee = maqee_like(tree, ledger, names, [fit, cal, test], &options.sweep, quantiles);
+    let maqee = maqee_like(tree, ledger, names, [fit, cal, test], folds, &options.sweep, quantiles);
     all.extend([
         (NAIVE, Combination, naive(ledger, runs, on_cal, on_test, quantiles)),
         (MAQEE, Combination, maqee),
@@ -403,6 +402,50 @@ fn oracle(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Oracle {
     })
 }
 
+/// What is made without each fold; nothing where there are none.
+fn of_folds<T>(
+    folds: Option<&Folds>,
+    without: impl Fn(usize, &Folds) -> Result<T, StudyError>,
+) -> Result<Vec<T>, StudyError> {
+    folds.map_or_else(|| Ok(Vec::new()), |folds| (0..folds.count()).map(|fold| without(fold, folds)).collect())
+}
+
+/// A policy by fitted backward induction. Every λ is asked for several splits, and solving is what takes time, so plans are kept.
+fn fitted(inputs: &SeedInputs<'_>, input: &FittedInput<'_>) -> Result<MethodResult, StudyError> {
+    let (tree, ledger) = (inputs.tree, inputs.ledger);
+    let wrong = |source| StudyError::Fitted { context: input.name.to_owned(), source };
+    let subset = |fold: usize, folds: &Folds| {
+        let others = folds.others(fold);
+        Ok((inputs.fit.subset(&others), input.fit.subset(&others)))
+    };
+    let parts = of_folds(inputs.folds, subset)?;
+    let tables = std::iter::once((inputs.fit, input.fit)).chain(parts.iter().map(|(fit, features)| (fit, features)));
+    let prepare = |(fit, features)| Fitted::prepare(tree, ledger, fit, features, &input.options).map_err(wrong);
+    // The first of all samples, then one without each fold.
+    let prepared: Vec<Fitted<'_>> = tables.map(prepare).collect::<Result<_, _>>()?;
+    for features in [Some(input.cal), Some(input.test), input.cal_b].into_iter().flatten() {
+        prepared[0].check(features).map_err(table(input.name))?;
+    }
+    let plans: RefCell<HashMap<u64, Vec<FittedPlan<'_>>>> = RefCell::new(HashMap::new());
+    let solved = |lambda: f64, use_plans: &dyn Fn(&[FittedPlan<'_>]) -> Vec<NodeId>| {
+        let mut plans = plans.borrow_mut();
+        let solve = || prepared.par_iter().map(|prepared| prepared.solve(lambda)).collect();
+        use_plans(plans.entry(lambda.to_bits()).or_insert_with(solve))
+    };
+    let on_cal = |lambda: f64| {
+        solved(lambda, &|plans| {
+            let whole = plans[0].run(input.cal);
+            match inputs.folds {
+                None => whole,
+                Some(folds) => folds.put_together(whole, |fold| plans[fold + 1].run(input.cal)),
+            }
+        })
+    };
+    let on_test = |lambda: f64| solved(lambda, &|plans| plans[0].run(input.test));
+    let on_b = input.cal_b.map(|cal_b| |lambda: f64| solved(lambda, &|plans| plans[0].run(cal_b)));
+    learned(inputs, input.name, on_cal, on_test, on_b)
+}
+
 /// Checks all inputs against the tree and the splits.
 fn check(inputs: &SeedInputs<'_>) -> Result<(), StudyError> {
     let SeedInputs { tree, cal, test, .. } = *inputs;
@@ -420,6 +463,11 @@ fn check(inputs: &SeedInputs<'_>) -> Result<(), StudyError> {
     let samples = [inputs.fit, cal, test].map(Outcomes::samples);
     inputs.float.check_outcomes(segments, samples).map_err(table(&context))?;
     inputs.float.check_costs(segments).map_err(|source| StudyError::Cost { context, source })?;
+    if let Some(folds) = inputs.folds {
+        check_shape("folds of fit", folds.samples(), 1, inputs.fit.samples()).map_err(table("folds"))?;
+        let behind = cal.samples().min(folds.samples());
+        check_shape("samples of fit behind those of cal-a", behind, 1, folds.samples()).map_err(table("folds"))?;
+    }
     let cal_b = inputs.risk.map(|risk| risk.outcomes.samples());
     if let Some(risk) = inputs.risk {
         let (got, want) = (risk.float_correct.len(), risk.outcomes.samples());

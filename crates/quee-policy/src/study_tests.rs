@@ -167,6 +167,7 @@ fn with_inputs<T>(shape: &Shape, seed: u64, then: impl FnOnce(&SeedInputs<'_>) -
             cal_b: Some(&on_b),
             candidates: None,
         }],
+        folds: None,
         fitted: &[],
         dynamic: &[DynamicInput {
             name: "closed loop",

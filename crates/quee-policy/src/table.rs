@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::cross_fit::{columns, side_by_side};
 use crate::cost::{CostError, Ledger, check_length, check_values};
 use crate::tree::{NodeId, PathTree, ROOT};
 
@@ -79,6 +80,34 @@ impl Outcomes {
         Ok(Self { samples, answers, confidence, labels })
     }
 
+    /// The table of the samples `chosen` alone.
+    ///
+    /// # Panics
+    /// If nothing is chosen, or a sample is unknown.
+    pub fn subset(&self, chosen: &[usize]) -> Self {
+        assert!(!chosen.is_empty(), "a table needs samples");
+        Self {
+            samples: chosen.len(),
+            answers: columns(&self.answers, self.samples, chosen),
+            confidence: columns(&self.confidence, self.samples, chosen),
+            labels: columns(&self.labels, self.samples, chosen),
+        }
+    }
+
+    /// The table with the samples of `other` behind its own.
+    ///
+    /// # Panics
+    /// If they belong to different trees.
+    pub fn with(&self, other: &Self) -> Self {
+        assert_eq!(self.answers.len() * other.samples, other.answers.len() * self.samples, "tables of one tree");
+        Self {
+            samples: self.samples + other.samples,
+            answers: side_by_side((&self.answers, self.samples), (&other.answers, other.samples)),
+            confidence: side_by_side((&self.confidence, self.samples), (&other.confidence, other.samples)),
+            labels: [self.labels.as_slice(), &other.labels].concat(),
+        }
+    }
+
     /// Number of samples.
     pub fn samples(&self) -> usize {
         self.samples
@@ -154,6 +183,16 @@ pub struct RunOutcomes {
     pub answers: Vec<u16>,
     /// `[exit][sample]`: largest class probability.
     pub confidence: Vec<f32>,
+}
+
+impl RunOutcomes {
+    /// The outcomes for `samples` samples, with those of `other` for `others` behind them.
+    pub fn with(&self, samples: usize, other: &Self, others: usize) -> Self {
+        Self {
+            answers: side_by_side((&self.answers, samples), (&other.answers, others)),
+            confidence: side_by_side((&self.confidence, samples), (&other.confidence, others)),
+        }
+    }
 }
 
 /// Measured time of a static run, milliseconds per sample.

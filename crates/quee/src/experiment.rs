@@ -167,7 +167,6 @@ impl Base {
             exits: crate::recipe::Exits {
                 train_on: from.exits.train_on,
                 path_draws: from.exits.path_draws,
-                folds: from.exits.folds,
                 ..self.recipe.exits.clone()
             },
             ..from.clone()

@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::by_exit;
+use crate::cross_fit::Folds;
 use crate::cost::{Charge, Ledger, Price};
 use crate::outcome::Setting;
 use crate::scores::{FitScores, FloatRun, Scores};
@@ -167,18 +168,31 @@ impl Gates {
     }
 }
 
-/// JEI-DNN's gates on float, one training on *fit* per λ of [`lambdas`]; `cal` and `test` are labels.
-pub fn jei_gates(ledger: &Ledger, float: &FloatRun, cal: &[u16], test: &[u16], seed: u64) -> Vec<Setting> {
+/// JEI-DNN's gates on float, one training on *fit* per λ of [`lambdas`]; `cal` and `test` are labels. With `folds`, *fit* stands behind *cal-a*.
+pub fn jei_gates(
+    ledger: &Ledger,
+    float: &FloatRun,
+    folds: Option<&Folds>,
+    cal: &[u16],
+    test: &[u16],
+    seed: u64,
+) -> Vec<Setting> {
     let prices: Arc<[Price]> = prices(ledger, float).into();
     let costs: Vec<f64> = prices.iter().map(|price| price.cost).collect();
     let setting = |lambda: f64| {
-        let gates = Gates::train(&float.fit, &targets(&float.fit.true_class, &costs, lambda), seed);
-        let on_cal = gates.exits(&float.run.cal.confidence, &float.cal, cal.len());
+        let train = |fit: &FitScores| Gates::train(fit, &targets(&fit.true_class, &costs, lambda), seed);
+        let on_cal = |gates: &Gates| gates.exits(&float.run.cal.confidence, &float.cal, cal.len());
+        let gates = train(&float.fit);
+        let mut on_cal_a = on_cal(&gates);
+        if let Some(folds) = folds {
+            let without = |fold| on_cal(&train(&float.fit.subset(folds.samples(), &folds.others(fold))));
+            on_cal_a = folds.put_together(on_cal_a, without);
+        }
         let on_test = gates.exits(&float.run.test.confidence, &float.test, test.len());
         Setting {
             name: format!("lambda {lambda:.4}"),
             parameter: lambda,
-            cal: by_exit(&prices, &float.run.cal, cal, |sample| on_cal[sample]),
+            cal: by_exit(&prices, &float.run.cal, cal, |sample| on_cal_a[sample]),
             test: by_exit(&prices, &float.run.test, test, |sample| on_test[sample]),
         }
     };
@@ -234,7 +248,7 @@ mod tests {
         let (float, labels) = float(300);
         let tree = PathTree::new(3, 1, Monotone::Free, 10).unwrap();
         let ledger = ledger(&tree);
-        let settings = jei_gates(&ledger, &float, &labels, &labels, 7);
+        let settings = jei_gates(&ledger, &float, None, &labels, &labels, 7);
         let near_one = settings.iter().find(|setting| (setting.parameter - 1.0).abs() < 1e-9).unwrap();
         let want: Vec<u32> = (0..300).map(|sample| sample % 3).collect();
         assert_eq!(near_one.test.options(), want, "each leaves at its own exit");

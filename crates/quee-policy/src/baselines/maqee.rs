@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::threshold::{NEVER, thresholds};
+use crate::cross_fit::Folds;
 use crate::cost::{Charge, Ledger, Price};
 use crate::curve::pareto;
 use crate::lambda::{Outlook, Step, Sweep, label, sweep};
@@ -271,7 +272,7 @@ fn best_place(gains: &[(i32, f64)], samples: usize, current: u16, lambda: f64) -
     (0..outlooks.len()).fold(current, better)
 }
 
-/// The method over λ, laid out on *cal-a* as for the learned policies; the parameter of a setting is λ.
+/// The method over λ, laid out on *cal-a* as for the learned policies; the parameter of a setting is λ. With `folds`, *fit* stands behind *cal-a*.
 ///
 /// # Panics
 /// If the ledger, the names or a table belong to another tree.
@@ -280,16 +281,24 @@ pub fn maqee_like(
     ledger: &Ledger,
     names: &[String],
     [fit, cal, test]: [&Outcomes; 3],
+    folds: Option<&Folds>,
     options: &Sweep,
     quantiles: usize,
 ) -> Vec<Setting> {
     let prices: Arc<[Price]> = ledger.prices(tree, Charge::Threshold).into();
     let search = Search::new(tree, ledger, fit, quantiles);
+    let without_fold = |fold, folds: &Folds| Search::new(tree, ledger, &fit.subset(&folds.others(fold)), quantiles);
+    let searches: Vec<Search> =
+        folds.map_or_else(Vec::new, |folds| (0..folds.count()).map(|fold| without_fold(fold, folds)).collect());
     let run = |plan: &Plan, split: &Outcomes| Choices::at_nodes(&prices, split, &plan.run(tree, split));
     let mut plans = BTreeMap::new();
     let steps = sweep(options, |lambda| {
         let plan = search.best(lambda);
-        let choices = run(&plan, cal);
+        let mut nodes = plan.run(tree, cal);
+        if let Some(folds) = folds {
+            nodes = folds.put_together(nodes, |fold| searches[fold].best(lambda).run(tree, cal));
+        }
+        let choices = Choices::at_nodes(&prices, cal, &nodes);
         plans.insert(lambda.to_bits(), plan);
         choices
     });

@@ -92,7 +92,7 @@ fn settings_are_those_of_the_search_on_fit() {
     let ledger = ledger(&tree);
     let names = ["low".to_owned(), "high".to_owned()];
     let sweep = Sweep { settings: 80, ..Sweep::default() };
-    let settings = maqee_like(&tree, &ledger, &names, [&fit, &cal, &test], &sweep, 20);
+    let settings = maqee_like(&tree, &ledger, &names, [&fit, &cal, &test], None, &sweep, 20);
     assert!(settings.len() <= 80 && settings.is_sorted_by_key(|setting| setting.parameter));
     let search = Search::new(&tree, &ledger, &fit, 20);
     for setting in settings.iter().step_by(7) {

@@ -324,8 +324,8 @@ impl Recipe {
         if !(0.0..1.0).contains(&self.policy.sets) {
             return Err(format!("`policy.sets` = {}: must be 0 or lie between 0 and 1", self.policy.sets));
         }
-        if self.exits.folds == 1 {
-            return Err("`exits.folds` = 1: take 0 (none) or at least 2".into());
+        if self.data.folds == 1 {
+            return Err("`data.folds` = 1: take 0 (none) or at least 2".into());
         }
         if !(-1.0..=1.0).contains(&self.predictor.foresight) {
             return Err(format!("`predictor.foresight` = {}: must lie between -1 and 1", self.predictor.foresight));

@@ -140,6 +140,8 @@ pub struct Data {
     pub cal_a: f64,
     /// Share of cal-b.
     pub cal_b: f64,
+    /// Folds for cross-fitting; 0: none.
+    pub folds: usize,
 }
 
 /// Architecture and weights.
@@ -278,8 +280,6 @@ pub struct Exits {
     pub cascade: bool,
     /// Weight of the float backbone's own probabilities among the targets.
     pub distillation: f64,
-    /// Folds of exit-train and fit together; 0 keeps the two apart.
-    pub folds: usize,
     /// What they see.
     pub train_on: ExitFeatures,
     /// Random paths per picture.

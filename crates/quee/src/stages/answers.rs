@@ -119,13 +119,11 @@ pub fn run_answers<'h>(heads: impl Fn(usize) -> &'h ExitHeads, features: &[Vec<f
 }
 
 /// Answers at every exit of a single path, as policies read them.
-pub fn run_outcomes(heads: &ExitHeads, features: &[Vec<f32>]) -> RunOutcomes {
-    let mut all = RunOutcomes { answers: Vec::new(), confidence: Vec::new() };
-    for exit in run_answers(|_| heads, features) {
-        all.answers.extend(exit.answers);
-        all.confidence.extend(exit.confidence);
+pub fn run_outcomes(exits: &[NodeAnswers]) -> RunOutcomes {
+    RunOutcomes {
+        answers: exits.iter().flat_map(|exit| &exit.answers).copied().collect(),
+        confidence: exits.iter().flat_map(|exit| &exit.confidence).copied().collect(),
     }
-    all
 }
 
 /// Scores at every exit of a single path, beside the largest probability: those that gates read, too.

@@ -47,6 +47,8 @@ impl<T> PerSplit<T> {
 pub struct StaticFeatures {
     /// Width.
     pub width: Width,
+    /// Features on *fit*: of float, where the gates of a baseline are trained, and with folds of all. Otherwise empty.
+    pub fit: PathFeatures,
     /// Features on *cal-a*.
     pub cal_a: PathFeatures,
     /// Features on *cal-b*.
@@ -64,8 +66,6 @@ pub struct BackboneRuns {
     pub tree: PerSplit<Vec<Vec<f32>>>,
     /// Float first, then widths that the tree does not hold.
     pub statics: Vec<StaticFeatures>,
-    /// Float on *fit*, where the gates of a baseline are trained.
-    pub float_fit: PathFeatures,
 }
 
 /// Widths of the static runs outside the tree: float, then those of the recipe that the tree does not hold.
@@ -83,11 +83,12 @@ pub fn static_widths(recipe: &Recipe) -> Vec<Width> {
 pub fn steps(recipe: &Recipe, prepared: &Prepared) -> usize {
     let splits = &prepared.splits;
     let evaluated = splits.cal_a.len() + splits.cal_b.len() + splits.test.len();
+    // On fit: along the tree; and in float, or at all static widths but that.
+    let (widths, folds) = (static_widths(recipe).len(), recipe.data.folds > 0);
     prepared.exit_train().len() * draws(recipe).len()
-        // Along the tree, and in float where the exits' runs are not those of fit.
-        + prepared.fit().len() * if recipe.exits.folds == 0 { 2 } else { 1 }
+        + prepared.fit().len() * if folds { widths } else { 2 }
         + evaluated
-        + evaluated * static_widths(recipe).len()
+        + evaluated * widths
 }
 
 /// What each pass over exit-train runs along: float, or paths drawn per batch.
@@ -136,17 +137,17 @@ impl BackboneRuns {
         let mut statics = Vec::new();
         for width in static_widths(recipe) {
             let path = vec![width; segments];
-            let along = |indices: &Vec<usize>| program.path_features(drive, &prepared.pictures(indices), &path);
-            let (cal_a, cal_b) = (along(&splits.cal_a)?, along(&splits.cal_b)?);
-            statics.push(StaticFeatures { width, cal_a, cal_b, test: along(&splits.test)? });
+            let along = |indices: &[usize]| program.path_features(drive, &prepared.pictures(indices), &path);
+            let (cal_a, cal_b, test) = (along(&splits.cal_a)?, along(&splits.cal_b)?, along(&splits.test)?);
+            let fit = match (width.is_float(), recipe.data.folds) {
+                // The first of the runs above.
+                (true, 1..) => exit_train[0].clone(),
+                (true, 0) | (false, 1..) => along(prepared.fit())?,
+                (false, 0) => Vec::new(),
+            };
+            statics.push(StaticFeatures { width, fit, cal_a, cal_b, test });
         }
-        let float = vec![Width::FLOAT; segments];
-        let float_fit = match recipe.exits.folds {
-            0 => program.path_features(drive, &prepared.pictures(prepared.fit()), &float)?,
-            // The first of the runs above.
-            _ => exit_train[0].clone(),
-        };
-        Ok(Self { exit_train, tree, statics, float_fit })
+        Ok(Self { exit_train, tree, statics })
     }
 }
 

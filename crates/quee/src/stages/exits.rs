@@ -19,18 +19,22 @@ use crate::recipe::{ExitKind, Recipe};
 pub struct TrainedExits {
     /// One per segment.
     pub heads: ExitHeads,
-    /// With `exits.folds`, where *fit* and *exit-train* are the same pictures: exits that have not seen them.
-    folds: Option<Folds>,
+    /// With `data.folds`, where *fit* and *exit-train* are the same pictures: exits that have not seen them.
+    folds: Option<ExitFolds>,
 }
 
 /// Exits trained without the pictures of a fold, for these.
-struct Folds {
+struct ExitFolds {
     heads: Vec<ExitHeads>,
-    /// Fold by picture.
     of_picture: Vec<usize>,
 }
 
 impl TrainedExits {
+    /// Fold by picture of *fit*, where there are folds.
+    pub fn fold_of_picture(&self) -> Option<&[usize]> {
+        self.folds.as_ref().map(|folds| folds.of_picture.as_slice())
+    }
+
     /// The exits that a picture of *fit* is answered with.
     pub fn for_fit(&self, picture: usize) -> &ExitHeads {
         self.folds.as_ref().map_or(&self.heads, |folds| &folds.heads[folds.of_picture[picture]])
@@ -51,7 +55,7 @@ pub fn train(
 ) -> Result<TrainedExits> {
     let trainer = Trainer::new(recipe, prepared, runs, on, seed, cancel);
     let all: Vec<usize> = (0..trainer.pictures).collect();
-    let count = recipe.exits.folds;
+    let count = recipe.data.folds;
     if count == 0 {
         return Ok(TrainedExits { heads: trainer.train(&all)?, folds: None });
     }
@@ -60,7 +64,7 @@ pub fn train(
     let chosen: Vec<Vec<usize>> = (0..count).map(without).chain([all.clone()]).collect();
     let mut heads: Vec<ExitHeads> = chosen.par_iter().map(|pictures| trainer.train(pictures)).collect::<Result<_>>()?;
     let whole = heads.pop().expect("one more than there are folds");
-    Ok(TrainedExits { heads: whole, folds: Some(Folds { heads, of_picture }) })
+    Ok(TrainedExits { heads: whole, folds: Some(ExitFolds { heads, of_picture }) })
 }
 
 /// A fold for every picture: at random, or in blocks where neighbours belong together.

@@ -24,7 +24,7 @@ pub struct Prepared {
     pub data: Dataset,
     /// Which picture serves which purpose.
     pub splits: Splits,
-    /// With `exits.folds`: exit-train and fit together, the pictures of both.
+    /// With `data.folds`: exit-train and fit together, the pictures of both.
     pooled: Option<Vec<usize>>,
     /// Architecture by name, with its normalisation.
     pub preset: Preset,
@@ -108,7 +108,7 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
     let mut cost = BackboneCost::count(backbone.as_ref())?;
     cost.set_wider(&quantize::wider::wider(&recipe.quant.wider, backbone.as_ref(), &quantize::widths(&recipe.quant))?);
     let transform = transform_of(&preset, backbone.image_shape());
-    let pooled = (recipe.exits.folds > 0).then(|| {
+    let pooled = (recipe.data.folds > 0).then(|| {
         let mut both = [splits.exit_train.as_slice(), &splits.fit].concat();
         both.sort_unstable();
         both
@@ -149,7 +149,7 @@ impl Prepared {
         self.pooled.as_deref().unwrap_or(&self.splits.exit_train)
     }
 
-    /// Pictures that predictors are trained on. With `exits.folds` those of the exits, see [`exits`](super::exits).
+    /// Pictures that predictors are trained on. With `data.folds` those of the exits, see [`exits`](super::exits).
     pub fn fit(&self) -> &[usize] {
         self.pooled.as_deref().unwrap_or(&self.splits.fit)
     }

@@ -1,25 +1,28 @@
 //! One seed of a study: exits, gates, then every policy and baseline on the same tables.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use anyhow::Result;
 use quee_heads::ExitHead;
 use quee_policy::cost::Ledger;
+use quee_policy::dynamic::Cells;
 use quee_policy::fitted::FittedOptions;
+use quee_policy::gate_features::GateFeatures;
 use quee_policy::lambda::Sweep;
-use quee_policy::open_loop::{candidates, one_step_candidates};
+use quee_policy::open_loop::{PredictionTable, candidates, one_step_candidates};
 use quee_policy::risk::RiskTarget;
 use quee_policy::scores::FloatRun;
 use quee_policy::study::{
     DynamicInput, FittedInput, OpenLoopInput, RiskInput, SeedInputs, SeedResult, StudyOptions, evaluate,
 };
-use quee_policy::table::{RunOutcomes, StaticRun, most_frequent};
+use quee_policy::table::{Outcomes, RunOutcomes, StaticRun, most_frequent};
 use quee_policy::tree::PathTree;
 use quee_quant::Width;
 use quee_train::TrainDevice;
 
-use super::answers::{ExitHeads, NodeAnswers, fit_scores, run_answers, run_outcomes, run_scores};
-use super::backbone_runs::BackboneRuns;
+use super::answers::{NodeAnswers, fit_scores, run_answers, run_outcomes, run_scores};
+use super::backbone_runs::{BackboneRuns, PerSplit, StaticFeatures};
 use super::costs::{Counted, Timings};
 use super::guarantees::{Guarantees, guarantees};
 use super::prepare::Prepared;
@@ -91,10 +94,10 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     cancel.check()?;
     let ledger = ledger(shared, &trained, &predictions)?;
     let tables = &trained.outcomes;
-    let statics = static_runs(shared, &trained.exits.heads);
+    let statics = static_runs(shared, &trained);
     let (run, extras) = statics.split_first().expect("the float run is always there");
     let float = float_run(shared, &trained, run);
-    let float_on_b = run_outcomes(&trained.exits.heads, &shared.runs.statics[0].cal_b);
+    let float_on_b = run_outcomes(&run_answers(|_| &trained.exits.heads, &shared.runs.statics[0].cal_b));
     let float_correct = right_at_full_depth(&float_on_b, tables.cal_b.labels());
     let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let Predictions { predicted, cells, features, .. } = &predictions;
@@ -103,6 +106,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         0.0 => predicted.clone(),
         _ => foreseen(tree, predicted, tables, foresight),
     };
+    let on_cal = Selection::new(&trained, predicted, cells, features);
     let candidates = match recipe.policy.candidates {
         Candidates::All => None,
         Candidates::Front => Some(candidates(tree, &ledger, &tables.fit)),
@@ -110,7 +114,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let one_step = one_step_candidates(tree);
     let open_loop = |name, candidates| OpenLoopInput {
         name,
-        cal: &predicted.cal_a,
+        cal: &on_cal.predicted,
         test: &predicted.test,
         cal_b: Some(&predicted.cal_b),
         candidates,
@@ -120,7 +124,8 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         ledger: &ledger,
         width_names: &names,
         fit: &tables.fit,
-        cal: &tables.cal_a,
+        cal: &on_cal.outcomes,
+        folds: trained.folds.as_ref(),
         test: &tables.test,
         float: &float,
         extras,
@@ -129,7 +134,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             name: DYNAMIC,
             alpha: recipe.cells.smoothing,
             fit: &cells.fit,
-            cal: &cells.cal_a,
+            cal: &on_cal.cells,
             test: &cells.test,
             cal_b: Some(&cells.cal_b),
         }],
@@ -137,7 +142,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             name: FITTED,
             options: FittedOptions { seed, ..FittedOptions::default() },
             fit: &features.fit,
-            cal: &features.cal_a,
+            cal: &on_cal.features,
             test: &features.test,
             cal_b: Some(&features.cal_b),
         }],
@@ -169,6 +174,39 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         ),
     });
     Ok(SeedStudy { seed, trained, ledger, candidates, result, quality, guarantees, foresight })
+}
+
+/// Where fronts and λ are chosen: *cal-a*, and with folds *fit* behind it.
+struct Selection<'a> {
+    outcomes: Cow<'a, Outcomes>,
+    predicted: Cow<'a, PredictionTable>,
+    cells: Cow<'a, Cells>,
+    features: Cow<'a, GateFeatures>,
+}
+
+impl<'a> Selection<'a> {
+    fn new(
+        trained: &'a Trained,
+        predicted: &'a PerSplit<PredictionTable>,
+        cells: &'a PerSplit<Cells>,
+        features: &'a PerSplit<GateFeatures>,
+    ) -> Self {
+        let tables = &trained.outcomes;
+        match trained.folds {
+            None => Self {
+                outcomes: Cow::Borrowed(&tables.cal_a),
+                predicted: Cow::Borrowed(&predicted.cal_a),
+                cells: Cow::Borrowed(&cells.cal_a),
+                features: Cow::Borrowed(&features.cal_a),
+            },
+            Some(_) => Self {
+                outcomes: Cow::Owned(tables.cal_a.with(&tables.fit)),
+                predicted: Cow::Owned(predicted.cal_a.with(&predicted.fit)),
+                cells: Cow::Owned(cells.cal_a.with(&cells.fit)),
+                features: Cow::Owned(features.cal_a.with(&features.fit)),
+            },
+        }
+    }
 }
 
 /// Whether a run is right at its last exit, by picture.
@@ -211,11 +249,17 @@ fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> (
 }
 
 /// Float first, then the widths that the tree does not hold.
-fn static_runs(shared: Shared, heads: &ExitHeads) -> Vec<StaticRun> {
+fn static_runs(shared: Shared, trained: &Trained) -> Vec<StaticRun> {
     let Shared { recipe, counted, timings, .. } = shared;
-    let run = |features: &super::backbone_runs::StaticFeatures| {
+    let heads = &trained.exits.heads;
+    let run = |features: &StaticFeatures| {
         let width = features.width;
         let stem = if width.is_float() { Width::FLOAT } else { recipe.quant.stem };
+        let mut cal = run_outcomes(&run_answers(|_| heads, &features.cal_a));
+        if trained.folds.is_some() {
+            let fit = run_outcomes(&run_on_fit(shared, trained, features));
+            cal = cal.with(trained.outcomes.cal_a.samples(), &fit, trained.outcomes.fit.samples());
+        }
         StaticRun {
             name: width.to_string(),
             stem: counted.stem(stem),
@@ -223,11 +267,21 @@ fn static_runs(shared: Shared, heads: &ExitHeads) -> Vec<StaticRun> {
             stem_bits: f64::from(stem.weight_bits()),
             segment_bits: vec![f64::from(width.weight_bits()); recipe.paths.segments.len()],
             time: timings.map(|timings| timings.run(recipe.quant.stem, width)),
-            cal: run_outcomes(heads, &features.cal_a),
-            test: run_outcomes(heads, &features.test),
+            cal,
+            test: run_outcomes(&run_answers(|_| heads, &features.test)),
         }
     };
     shared.runs.statics.iter().map(run).collect()
+}
+
+/// What the exits say of the pictures of *fit* along a static run, each exit one that has not seen the picture.
+fn run_on_fit(shared: Shared, trained: &Trained, features: &StaticFeatures) -> Vec<NodeAnswers> {
+    let classes = shared.prepared.backbone.classes();
+    let exits = run_answers(|picture| trained.exits.for_fit(picture), &features.fit);
+    match &trained.fit_pictures {
+        None => exits,
+        Some(chosen) => exits.iter().map(|exit| exit.of(chosen, classes)).collect(),
+    }
 }
 
 /// The float run with the scores of its exits.
@@ -235,15 +289,17 @@ fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> FloatRun {
     let (features, heads) = (&shared.runs.statics[0], &trained.exits.heads);
     let classes = shared.prepared.backbone.classes();
     let scores = |features| run_scores(&run_answers(|_| heads, features), classes);
-    let mut on_fit = run_answers(|picture| trained.exits.for_fit(picture), &shared.runs.float_fit);
-    if let Some(chosen) = &trained.fit_pictures {
-        on_fit = on_fit.iter().map(|exit| exit.of(chosen, classes)).collect();
+    let on_fit = run_on_fit(shared, trained, features);
+    let fit = fit_scores(&on_fit, classes, trained.outcomes.fit.labels());
+    let mut cal = scores(&features.cal_a);
+    if trained.folds.is_some() {
+        cal = cal.with(trained.outcomes.cal_a.samples(), &fit.scores, trained.outcomes.fit.samples());
     }
     FloatRun {
         run: run.clone(),
-        cal: scores(&features.cal_a),
+        cal,
         test: scores(&features.test),
-        fit: fit_scores(&on_fit, classes, trained.outcomes.fit.labels()),
+        fit,
         gate_cost: shared.counted.gate(JEI_GATE_MACS),
     }
 }

@@ -1,9 +1,8 @@
 //! Exits and gates of one seed, and what they say of every split.
 
-use std::borrow::Cow;
-
 use anyhow::Result;
 use quee_heads::FeatureSpec;
+use quee_policy::cross_fit::Folds;
 use quee_policy::dynamic::Cells as CellTable;
 use quee_policy::gate_features::GateFeatures;
 use quee_policy::open_loop::{PredictionTable, root_rates};
@@ -17,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::answers::{NodeAnswers, outcomes, tree_answers};
 use super::backbone_runs::PerSplit;
 use super::exits::{self, TrainedExits};
-use super::gates::{self, Gate, GateInput, GateRows};
+use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates};
 use super::prepare::Prepared;
 use super::study::Shared;
 use crate::recipe::Recipe;
@@ -28,6 +27,8 @@ pub struct Trained {
     pub exits: TrainedExits,
     /// Positions in *fit* that cells and predictors learn from, where not all do.
     pub fit_pictures: Option<Vec<usize>>,
+    /// Folds of *fit*, for cross-fitting.
+    pub folds: Option<Folds>,
     /// Gates 1 to segments − 1.
     pub gates: Vec<Gate>,
     /// Predictions at gate 0: rates on *fit*, `[suffix]`.
@@ -46,58 +47,53 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let Shared { recipe, prepared, tree, runs, training, cancel, .. } = shared;
     let exits = exits::train(recipe, prepared, runs, training, seed, cancel)?;
     let splits = &prepared.splits;
-    let mut labels = PerSplit {
+    let labels = PerSplit {
         fit: prepared.data.labels_of(prepared.fit()),
         cal_a: prepared.data.labels_of(&splits.cal_a),
         cal_b: prepared.data.labels_of(&splits.cal_b),
         test: prepared.data.labels_of(&splits.test),
     };
     let heads = &exits.heads;
-    let mut answers = PerSplit {
+    let answers = PerSplit {
         fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit),
         cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a),
         cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b),
         test: tree_answers(tree, |_| heads, &runs.tree.test),
     };
-    let chosen = chosen_of_fit(recipe, labels.fit.len());
-    let mut fit_tokens = Cow::Borrowed(&runs.tree.fit);
-    if let Some(chosen) = &chosen {
-        let (classes, dim) = (prepared.backbone.classes(), prepared.backbone.feature_dim());
-        answers.fit = answers.fit.iter().map(|node| node.of(chosen, classes)).collect();
-        labels.fit = chosen.iter().map(|&picture| labels.fit[picture]).collect();
-        let token = |node: &Vec<f32>, picture: usize| node[picture * dim..(picture + 1) * dim].to_vec();
-        let of_node = |node: &Vec<f32>| match node.is_empty() {
-            true => Vec::new(),
-            false => chosen.iter().flat_map(|&picture| token(node, picture)).collect(),
-        };
-        fit_tokens = Cow::Owned(runs.tree.fit.iter().map(of_node).collect());
-    }
     let input = |nodes, tokens, labels| GateInput { nodes, tokens, labels };
+    let spec = feature_spec(recipe, prepared);
+    let all_of_fit = input(&answers.fit, &runs.tree.fit, &labels.fit);
+    let chosen = chosen_of_fit(recipe, labels.fit.len());
+    let limited = chosen.as_ref().map(|chosen| Chosen::of(all_of_fit, chosen, &spec));
+    let fit = limited.as_ref().map_or(all_of_fit, Chosen::input);
+    let folds = exits.fold_of_picture().map(|of_picture| match &chosen {
+        None => Folds::new(of_picture.to_vec()),
+        Some(chosen) => Folds::new(chosen.iter().map(|&picture| of_picture[picture]).collect()),
+    });
     let inputs = PerSplit {
-        fit: input(&answers.fit, &fit_tokens, &labels.fit),
+        fit,
         cal_a: input(&answers.cal_a, &runs.tree.cal_a, &labels.cal_a),
         cal_b: input(&answers.cal_b, &runs.tree.cal_b, &labels.cal_b),
         test: input(&answers.test, &runs.tree.test, &labels.test),
     };
     let tables = PerSplit {
-        fit: outcomes(tree, &answers.fit, &labels.fit)?,
+        fit: outcomes(tree, fit.nodes, fit.labels)?,
         cal_a: outcomes(tree, &answers.cal_a, &labels.cal_a)?,
         cal_b: outcomes(tree, &answers.cal_b, &labels.cal_b)?,
         test: outcomes(tree, &answers.test, &labels.test)?,
     };
-    let spec = feature_spec(recipe, prepared);
     let relative =
         |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
     let by_width: Vec<Vec<f64>> = recipe.quant.widths.iter().map(|width| relative(width).collect()).collect();
     let segments = 0..recipe.paths.segments.len();
     let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
     let setup = gates::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
-    let gates = gates::train(setup, &inputs, seed, cancel)?;
-    let predictions = Predictions::compute(tree, &spec, &gates, &inputs)?;
+    let gates = gates::train(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?;
+    let predictions = Predictions::compute(tree, &spec, &gates, &inputs, folds.as_ref())?;
     let root_rates = root_rates(tree, &tables.fit);
     let said = |nodes: Vec<NodeAnswers>| nodes.into_iter().map(|node| node.probabilities).collect();
     let probabilities = [said(answers.cal_b), said(answers.test)];
-    Ok((Trained { exits, fit_pictures: chosen, gates, root_rates, outcomes: tables, probabilities }, predictions))
+    Ok((Trained { exits, fit_pictures: chosen, folds, gates: gates.whole, root_rates, outcomes: tables, probabilities }, predictions))
 }
 
 /// The pictures of *fit* that `predictor.pictures` leaves, where it leaves some out.
@@ -137,13 +133,19 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    fn compute(tree: &PathTree, spec: &FeatureSpec, gates: &[Gate], inputs: &PerSplit<GateInput>) -> Result<Self> {
-        let counts: Vec<usize> = gates.iter().map(|gate| gate.cells.k()).collect();
+    fn compute(
+        tree: &PathTree,
+        spec: &FeatureSpec,
+        gates: &Gates,
+        inputs: &PerSplit<GateInput>,
+        folds: Option<&Folds>,
+    ) -> Result<Self> {
+        let counts: Vec<usize> = gates.whole.iter().map(|gate| gate.cells.k()).collect();
         let mut test_rows = Vec::new();
         let mut of_split = |input: &GateInput, keep: bool| -> Result<(PredictionTable, CellTable, GateFeatures)> {
             let samples = input.labels.len();
             let (mut predicted, mut cells, mut features) = (Vec::new(), Vec::new(), Vec::new());
-            for (index, gate) in gates.iter().enumerate() {
+            for (index, gate) in gates.whole.iter().enumerate() {
                 let rows = gates::rows(tree, spec, index + 1, *input);
                 predicted.extend(gates::predict(tree, &gate.predictor, &rows, samples));
                 let standard = gates::standardised(gate, &rows);
@@ -157,8 +159,11 @@ impl Predictions {
             let features = GateFeatures::new(tree, samples, features)?;
             Ok((predicted, CellTable::new(tree, samples, counts.clone(), cells)?, features))
         };
-        let (fit, cal_a) = (of_split(&inputs.fit, false)?, of_split(&inputs.cal_a, false)?);
+        let (mut fit, cal_a) = (of_split(&inputs.fit, false)?, of_split(&inputs.cal_a, false)?);
         let (cal_b, test) = (of_split(&inputs.cal_b, false)?, of_split(&inputs.test, true)?);
+        if let Some(folds) = folds {
+            fit.0 = out_of_fold(tree, spec, gates, inputs.fit, folds)?;
+        }
         Ok(Self {
             predicted: PerSplit { fit: fit.0, cal_a: cal_a.0, cal_b: cal_b.0, test: test.0 },
             cells: PerSplit { fit: fit.1, cal_a: cal_a.1, cal_b: cal_b.1, test: test.1 },
@@ -166,6 +171,33 @@ impl Predictions {
             test_rows,
         })
     }
+}
+
+/// Predictions on *fit*, for every picture by the gates that were trained without its fold.
+fn out_of_fold(
+    tree: &PathTree,
+    spec: &FeatureSpec,
+    gates: &Gates,
+    fit: GateInput,
+    folds: &Folds,
+) -> Result<PredictionTable> {
+    let counts: Vec<usize> = tree.gate_nodes().map(|node| tree.suffix_count(tree.node(node).depth)).collect();
+    let mut predicted: Vec<Vec<f32>> = counts.iter().map(|count| vec![0.0; count * folds.samples()]).collect();
+    for (fold, of_fold) in gates.without.iter().enumerate() {
+        let members = folds.members(fold);
+        let part = Chosen::of(fit, &members, spec);
+        let mut nodes = predicted.iter_mut().zip(&counts);
+        for (index, gate) in of_fold.iter().enumerate() {
+            let rows = gates::rows(tree, spec, index + 1, part.input());
+            for said in gates::predict(tree, &gate.predictor, &rows, members.len()) {
+                let (all, &count) = nodes.next().expect("gates predict at every gate node");
+                for (said, &member) in said.chunks_exact(count).zip(&members) {
+                    all[member * count..(member + 1) * count].copy_from_slice(said);
+                }
+            }
+        }
+    }
+    Ok(PredictionTable::new(tree, folds.samples(), predicted)?)
 }
 
 /// Predictions mixed with the true outcomes (`share` above 0), or with the error rates of *fit* (below): how much depends on the predictor's

@@ -5,6 +5,7 @@ mod rows;
 
 use anyhow::Result;
 use quee_heads::{Calibration, CalibrationKind, Cells, FeatureSpec, GatePredictor};
+use quee_policy::cross_fit::Folds;
 use quee_policy::tree::PathTree;
 use quee_train::TrainDevice;
 use rand::SeedableRng;
@@ -12,9 +13,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-pub use rows::{GateInput, GateRows, assign_cells, numbering, predict, rows, standardised};
+pub use rows::{Chosen, GateInput, GateRows, assign_cells, numbering, predict, rows, standardised};
 
-use super::backbone_runs::PerSplit;
 use crate::cancel::Cancel;
 use crate::recipe::Recipe;
 
@@ -51,36 +51,93 @@ fn held_out(samples: usize, share: f64, seed: u64) -> Vec<bool> {
     held
 }
 
-/// Trains and calibrates the predictor of every gate.
+/// Gates 1 to segments − 1 of one seed.
+pub struct Gates {
+    /// Trained on all of *fit*.
+    pub whole: Vec<Gate>,
+    /// `[fold]`: trained without the pictures of a fold; empty without folds.
+    pub without: Vec<Vec<Gate>>,
+}
+
+/// Trains and calibrates the predictor of every gate, and with `folds` as many more.
 ///
 /// # Errors
 /// When training diverges, or a wish to stop.
-pub fn train(setup: Setup, splits: &PerSplit<GateInput>, seed: u64, cancel: &Cancel) -> Result<Vec<Gate>> {
-    let held = held_out(splits.fit.labels.len(), setup.recipe.predictor.held_out, seed);
-    let of_gate = |gate: usize| seed.wrapping_mul(1000).wrapping_add(100 + gate as u64);
-    let lessons: Vec<learn::Lesson> = (1..setup.tree.segments())
-        .into_par_iter()
-        .map(|gate| {
-            cancel.check()?;
-            learn::Lesson::prepare(setup, gate, splits.fit, &held, of_gate(gate))
-        })
-        .collect::<Result<_>>()?;
-    cancel.check()?;
-    let gates = learn::predictors(setup, lessons, of_gate(0))?;
-    let kind = setup.recipe.predictor.calibration;
-    gates.into_par_iter().map(|gate| calibrate(setup, gate, kind, splits.cal_a)).collect()
+pub fn train(
+    setup: Setup,
+    fit: GateInput,
+    cal_a: GateInput,
+    folds: Option<&Folds>,
+    seed: u64,
+    cancel: &Cancel,
+) -> Result<Gates> {
+    let learn = |fit: GateInput| -> Result<Vec<Gate>> {
+        let held = held_out(fit.labels.len(), setup.recipe.predictor.held_out, seed);
+        let of_gate = |gate: usize| seed.wrapping_mul(1000).wrapping_add(100 + gate as u64);
+        let lessons: Vec<learn::Lesson> = (1..setup.tree.segments())
+            .into_par_iter()
+            .map(|gate| {
+                cancel.check()?;
+                learn::Lesson::prepare(setup, gate, fit, &held, of_gate(gate))
+            })
+            .collect::<Result<_>>()?;
+        cancel.check()?;
+        learn::predictors(setup, lessons, of_gate(0))
+    };
+    let others: Vec<Vec<usize>> =
+        folds.map_or_else(Vec::new, |folds| (0..folds.count()).map(|fold| folds.others(fold)).collect());
+    let without = others.par_iter().map(|others| learn(Chosen::of(fit, others, setup.spec).input()));
+    let without = without.collect::<Result<Vec<_>>>()?;
+    let gates = Gates { whole: learn(fit)?, without };
+    calibrate(setup, gates, fit, cal_a, folds)
 }
 
-/// Fits the calibration of a gate on *cal-a*, all continuations together.
-fn calibrate(setup: Setup, gate: Gate, kind: CalibrationKind, cal: GateInput) -> Result<Gate> {
+/// Fits the calibration of each gate, all continuations together: on *cal-a*, and with folds also on *fit*, by what was trained without a fold. It
+/// serves the gate and those of the folds alike.
+fn calibrate(
+    setup: Setup,
+    gates: Gates,
+    fit: GateInput,
+    cal_a: GateInput,
+    folds: Option<&Folds>,
+) -> Result<Gates> {
+    let kind = setup.recipe.predictor.calibration;
     if kind == CalibrationKind::None {
-        return Ok(gate);
+        return Ok(gates);
     }
-    let (tree, index) = (setup.tree, gate.predictor.gate());
-    let rows = rows(tree, setup.spec, index, cal);
-    let predictions = predict(tree, &gate.predictor, &rows, cal.labels.len());
-    let (suffixes, samples) = (tree.suffix_count(index), cal.labels.len());
-    let (mut probabilities, mut outcomes) = (Vec::new(), Vec::new());
+    let members: Vec<Chosen> = folds.map_or_else(Vec::new, |folds| {
+        (0..folds.count()).map(|fold| Chosen::of(fit, &folds.members(fold), setup.spec)).collect()
+    });
+    let calibration = |at: usize| -> Result<Calibration> {
+        let (mut probabilities, mut outcomes) = (Vec::new(), Vec::new());
+        pairs(setup, &gates.whole[at].predictor, cal_a, &mut probabilities, &mut outcomes);
+        for (gates, members) in gates.without.iter().zip(&members) {
+            pairs(setup, &gates[at].predictor, members.input(), &mut probabilities, &mut outcomes);
+        }
+        Ok(Calibration::fit(kind, &probabilities, &outcomes)?)
+    };
+    let fitted: Vec<Calibration> = (0..gates.whole.len()).into_par_iter().map(calibration).collect::<Result<_>>()?;
+    let apply = |gates: Vec<Gate>| -> Result<Vec<Gate>> {
+        let one = |(gate, calibration): (Gate, &Calibration)| {
+            Ok(Gate { predictor: gate.predictor.with_calibration(calibration.clone())?, cells: gate.cells })
+        };
+        gates.into_iter().zip(&fitted).map(one).collect()
+    };
+    Ok(Gates { whole: apply(gates.whole)?, without: gates.without.into_iter().map(apply).collect::<Result<_>>()? })
+}
+
+/// Appends what a gate predicts, and what came of it.
+fn pairs(
+    setup: Setup,
+    predictor: &GatePredictor,
+    input: GateInput,
+    probabilities: &mut Vec<f32>,
+    outcomes: &mut Vec<u8>,
+) {
+    let (tree, index, samples) = (setup.tree, predictor.gate(), input.labels.len());
+    let rows = rows(tree, setup.spec, index, input);
+    let predictions = predict(tree, predictor, &rows, samples);
+    let suffixes = tree.suffix_count(index);
     for (of_node, node) in predictions.iter().zip(tree.level(index)) {
         let prefix = tree.prefix_index(node);
         for sample in 0..samples {
@@ -90,6 +147,4 @@ fn calibrate(setup: Setup, gate: Gate, kind: CalibrationKind, cal: GateInput) ->
             }
         }
     }
-    let calibration = Calibration::fit(kind, &probabilities, &outcomes)?;
-    Ok(Gate { predictor: gate.predictor.with_calibration(calibration)?, cells: gate.cells })
 }

@@ -29,6 +29,34 @@ pub struct GateInput<'a> {
     pub labels: &'a [u16],
 }
 
+/// Some pictures of a split.
+pub struct Chosen {
+    nodes: Vec<NodeAnswers>,
+    tokens: Vec<Vec<f32>>,
+    labels: Vec<u16>,
+}
+
+impl Chosen {
+    /// The pictures `chosen`. Class tokens, which only a projection reads, are left out without one.
+    pub fn of(whole: GateInput, chosen: &[usize], spec: &FeatureSpec) -> Self {
+        let dim = spec.token_dim;
+        let token = |node: &Vec<f32>| match node.is_empty() || spec.projection == 0 {
+            true => Vec::new(),
+            false => chosen.iter().flat_map(|&picture| &node[picture * dim..(picture + 1) * dim]).copied().collect(),
+        };
+        Self {
+            nodes: whole.nodes.iter().map(|node| node.of(chosen, spec.classes)).collect(),
+            tokens: whole.tokens.iter().map(token).collect(),
+            labels: chosen.iter().map(|&picture| whole.labels[picture]).collect(),
+        }
+    }
+
+    /// What gates see of them.
+    pub fn input(&self) -> GateInput<'_> {
+        GateInput { nodes: &self.nodes, tokens: &self.tokens, labels: &self.labels }
+    }
+}
+
 /// Features and outcomes at gate `gate` (1 to segments − 1).
 pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> GateRows {
     let samples = input.labels.len();
