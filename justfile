@@ -39,6 +39,10 @@ run RECIPE *ARGS:
 reproduce NAME *ARGS:
     @shift; {{ quee }} run experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
 
+# Ask one of the questions in experiments/conditions of a data set: just condition cells digits, just condition widths cifar10 --profile small --data DIR --weights FILE
+condition QUESTION NAME *ARGS:
+    @shift 2; {{ quee }} sweep experiments/conditions/{{ QUESTION }}.toml experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
+
 # Measure which widths an experiment should offer: just ladder cifar10 --profile small --data DIR --weights FILE
 ladder NAME *ARGS:
     @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"

@@ -3,8 +3,8 @@
 //! Every sample of *fit* visits every prefix, so all counterfactuals are known: transitions between cells and error
 //! rates are counted, smoothed towards their average over prefixes, and solved backward for each λ.
 
-use crate::cross_fit::{columns, side_by_side};
 use crate::cost::{Charge, Ledger};
+use crate::cross_fit::{columns, side_by_side};
 use crate::lambda::Outlook;
 use crate::table::{Outcomes, TableError, check_shape};
 use crate::tree::{NodeId, PathTree, ROOT};

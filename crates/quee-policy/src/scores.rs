@@ -1,7 +1,7 @@
 //! The float backbone with all that its exits say: what early-exit rules read beside the largest probability.
 
-use crate::cross_fit::{columns, side_by_side};
 use crate::cost::{CostError, check_values};
+use crate::cross_fit::{columns, side_by_side};
 use crate::table::{StaticRun, TableError, check_unit};
 
 /// Scores of the exits of a run on one split, beside the largest probability: each `[exit][sample]`, exit `s` in row

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::cross_fit::{columns, side_by_side};
 use crate::cost::{CostError, Ledger, check_length, check_values};
+use crate::cross_fit::{columns, side_by_side};
 use crate::tree::{NodeId, PathTree, ROOT};
 
 /// A table whose parts do not fit together.

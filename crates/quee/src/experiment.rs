@@ -22,6 +22,7 @@ use crate::stages::backbone_runs::{self, BackboneRuns};
 use crate::stages::costs::{Counted, Timings};
 use crate::stages::prepare::{Prepared, prepare};
 use crate::stages::study::{SeedStudy, Shared, study};
+use crate::stages::trained::fit_pictures;
 use crate::stages::walk::Drive;
 
 /// Seed of the bootstrap: resamples are the same in every run.
@@ -215,6 +216,11 @@ impl Base {
         });
         let (seeds, summary) = summarised.await?;
         Ok(Results { recipe, counted, seeds, summary })
+    }
+
+    /// Pictures that predictors of `recipe` learn from.
+    pub fn fit_pictures(&self, recipe: &Recipe) -> usize {
+        fit_pictures(recipe, self.prepared.fit().len())
     }
 
     /// Data set and its size, seeds, backend, as a sentence.

@@ -15,8 +15,8 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::by_exit;
-use crate::cross_fit::Folds;
 use crate::cost::{Charge, Ledger, Price};
+use crate::cross_fit::Folds;
 use crate::outcome::Setting;
 use crate::scores::{FitScores, FloatRun, Scores};
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::threshold::{NEVER, thresholds};
-use crate::cross_fit::Folds;
 use crate::cost::{Charge, Ledger, Price};
+use crate::cross_fit::Folds;
 use crate::curve::pareto;
 use crate::lambda::{Outlook, Step, Sweep, label, sweep};
 use crate::outcome::{Choices, Setting};

@@ -126,6 +126,8 @@ pub struct Data {
     pub test: usize,
     /// Leave the source's test split alone, and test on pictures of its training part.
     pub development: bool,
+    /// Take the pictures of exit-train, fit and cal from those that the backbone was trained on.
+    pub seen: bool,
     /// Most pictures to divide among exit-train, fit and cal; 0 is all.
     pub limit_train: usize,
     /// Most pictures of the test split; 0 is all.
@@ -366,8 +368,8 @@ pub struct Predictor {
     pub held_out: f64,
     /// Calibration on cal-a.
     pub calibration: CalibrationKind,
-    /// Most pictures of fit to learn from; 0 is all.
-    pub pictures: usize,
+    /// Share of fit to learn from.
+    pub share: f64,
     /// From −1, nothing is known of a picture, to 1, the outcome is known: for diagnosis.
     pub foresight: f64,
 }

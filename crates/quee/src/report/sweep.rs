@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use quee_policy::bootstrap::Interval;
+use quee_policy::gap::{Decomposition, Extrapolation};
 use serde::Serialize;
 
 use super::style;
-use super::svg::{Axes, Drawing, FONT, Frame};
+use super::svg::{Axes, Drawing, FONT, Frame, Size};
 use super::text::{DASH, cost, escape, fixed, percent, shorten, width_of};
 
 /// A question, and the figures of every case.
@@ -22,6 +23,22 @@ pub struct SweepReport {
     pub circumstances: String,
     /// The cases in order.
     pub cases: Vec<CaseReport>,
+    /// The gap to the oracle taken apart, where cases were made for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+}
+
+/// The gap between the default policy and the oracle.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gap {
+    /// Area of the oracle minus that of the default.
+    pub gap: f64,
+    /// Its parts.
+    pub parts: Decomposition,
+    /// Area of the default by the number of pictures it learns from, carried on without end.
+    pub curve: Extrapolation,
+    /// What that is made of: pictures and area.
+    pub points: Vec<(usize, f64)>,
 }
 
 /// One case.
@@ -33,6 +50,10 @@ pub struct CaseReport {
     pub rows: Vec<Row>,
     /// The method that the question is about.
     pub main: String,
+    /// Another learned policy that the figure shows.
+    pub second: String,
+    /// Pictures that predictors learn from.
+    pub fit_pictures: usize,
     /// Best single technique, judged on *cal-a*.
     pub best_single: Option<String>,
     /// Accuracy of float on *test*.
@@ -65,7 +86,8 @@ pub struct Row {
 }
 
 impl CaseReport {
-    fn row(&self, method: &str) -> Option<&Row> {
+    /// The figures of a method.
+    pub fn row(&self, method: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.method == method)
     }
 
@@ -100,15 +122,20 @@ pub fn standalone(report: &SweepReport) -> String {
     drawing.standalone(&style::standalone_css(), &report.question)
 }
 
+/// The figure for the page, which has headline and circumstances of its own.
+fn inline(report: &SweepReport) -> String {
+    let mut drawing = Drawing::new(WIDTH, TOP + AREAS + GAP + LEADS + 60.0, "sweep".to_owned());
+    draw(&mut drawing, report);
+    drawing.inline(Size::Wide, &report.question)
+}
+
 fn draw(drawing: &mut Drawing, report: &SweepReport) {
     let by_case = |f: &dyn Fn(&CaseReport) -> Option<Interval>| report.cases.iter().map(f).collect::<Vec<_>>();
     let main = report.cases.first().map_or(String::new(), |case| case.main.clone());
     let area = |method: &str| by_case(&|case| case.area(method));
     let mut areas = vec![Line { colour: "c-blue", label: main.clone(), values: area(&main) }];
-    let others = report.cases.first().into_iter().flat_map(|case| &case.rows).filter(|row| row.learned);
-    let other = others.map(|row| row.method.clone()).find(|name| *name != main);
-    if let Some(other) = other {
-        areas.push(Line { colour: "c-vermillion", values: area(&other), label: other });
+    if let Some(second) = report.cases.first().map(|case| case.second.clone()) {
+        areas.push(Line { colour: "c-vermillion", values: area(&second), label: second });
     }
     areas.push(Line { colour: "c-green", label: "naive combination".to_owned(), values: area("naive combination") });
     let single = by_case(&|case| case.area(case.best_single.as_deref()?));
@@ -185,6 +212,50 @@ fn interval(value: &Interval) -> String {
     format!("{} [{}, {}]", fixed(100.0 * value.value, 2), fixed(100.0 * value.low, 2), fixed(100.0 * value.high, 2))
 }
 
+/// The gap to the oracle, part by part.
+fn gap_table(gap: &Gap) -> String {
+    let points = |value: f64| fixed(100.0 * value, 2);
+    let Decomposition { irreducible, estimation, approximation, planning, class, planner, bracket } = &gap.parts;
+    let curve = &gap.curve;
+    let rows = [
+        ("planning", *planning, format!("with {planner}, the best way of planning on the choosing pictures")),
+        ("approximation", *approximation, format!("with {class}, the best class of predictors there")),
+        (
+            "estimation",
+            *estimation,
+            format!(
+                "with endless pictures: the curve over {} ends at {} ± {} (at {} if it has the other shape)",
+                gap.points.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>().join(", "),
+                points(curve.limit),
+                points(curve.standard_error),
+                points(curve.other_limit)
+            ),
+        ),
+        ("irreducible", *irreducible, "the rest: what no known change brings back".to_owned()),
+    ];
+    let mut text = String::new();
+    for (name, value, what) in rows {
+        let _ = write!(
+            text,
+            r#"<tr><td class="words">{name}</td><td>{}</td><td class="words">{}</td></tr>"#,
+            points(value),
+            escape(&what)
+        );
+    }
+    format!(
+        concat!(
+            "<h2>The gap to the oracle</h2>",
+            r#"<p>The oracle's area is {gap} points above the policy's. A policy that exists closes it to {high}.</p>"#,
+            r#"<div class="scroll"><table><thead><tr><th class="words">part</th><th>points</th><th class="words">what the policy would gain</th></tr></thead>"#,
+            r#"<tbody>{rows}</tbody></table></div><p class="footnote">Each part is measured from the policy as it is, so parts overlap, and a negative one means "#,
+            "that the change which looked best where it was chosen is worse on test. The oracle knows the labels of test.</p>"
+        ),
+        gap = points(gap.gap),
+        high = points(bracket.high),
+        rows = text
+    )
+}
+
 /// The page.
 pub fn document(report: &SweepReport) -> String {
     let warnings: Vec<String> = report
@@ -228,13 +299,14 @@ pub fn document(report: &SweepReport) -> String {
             "<th>against the best<br>single technique</th><th>cost at a drop of<br>0.5 points</th><th>gap closed, %</th></tr></thead>",
             "<tbody>{rows}</tbody></table></div>",
             r#"<p class="footnote">Areas and differences in percentage points, 95% intervals in brackets. A dash: no such figure.</p>"#,
-            "</main></body></html>\n"
+            "{gap}</main></body></html>\n"
         ),
         question = escape(&report.question),
         css = style::page_css(),
         circumstances = escape(&report.circumstances),
         warnings = warnings.join(""),
-        figure = standalone(report),
+        figure = inline(report),
+        gap = report.gap.as_ref().map_or(String::new(), gap_table),
         rows = rows
     )
 }

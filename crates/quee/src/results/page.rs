@@ -36,7 +36,7 @@ pub fn page(study: &Study) -> Report {
         subset: summary::subset(recipe, prepared),
         splits: prepared.splits.parts().iter().map(|(name, part)| ((*name).to_owned(), part.len())).collect(),
         seen: prepared.seen.sentence().to_owned(),
-        seen_is_warning: prepared.seen == Seen::Unknown,
+        seen_is_warning: matches!(prepared.seen, Seen::Unknown | Seen::Wanted),
         backbone: format!(
             "{} ({:.2} M parameters, {:.2} M multiply-accumulates per picture; weights: {})",
             prepared.backbone.name(),

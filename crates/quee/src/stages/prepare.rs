@@ -64,7 +64,7 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
             },
         },
     };
-    let (seen, trained_on) = seen_pictures(&checkpoint, &data.name, data.len(), &recipe.backbone.seen)?;
+    let (mut seen, mut trained_on) = seen_pictures(&checkpoint, &data.name, data.len(), &recipe.backbone.seen)?;
     let weights_origin = checkpoint.origin().to_owned();
     let backbone = preset.load(&recipe.backbone.variant(), checkpoint)?;
     ensure!(
@@ -90,6 +90,20 @@ pub fn prepare(recipe: &Recipe, data: Option<&Path>, weights: Option<&Path>) -> 
         (_, false) => (TestPart::Drawn(settings.test), Vec::new()),
         (_, true) => (TestPart::Drawn(settings.test), official_test),
     };
+    let mut unused = unused;
+    if settings.seen {
+        ensure!(
+            !trained_on.is_empty(),
+            "`data.seen`: it is not known which pictures of `{}` the backbone has seen; hint: `backbone.seen` lists them",
+            data.name
+        );
+        let test: &[usize] = if let TestPart::Given(test) = &test { test } else { &[] };
+        let taken =
+            |index: &usize| [trained_on.as_slice(), test, &unused].iter().any(|list| list.binary_search(index).is_ok());
+        let unseen: Vec<usize> = (0..data.len()).filter(|index| !taken(index)).collect();
+        unused.extend(unseen);
+        (seen, trained_on) = (Seen::Wanted, Vec::new());
+    }
     let splits = Splits::draw(&SplitRequest {
         labels: &data.labels,
         backbone_train: &trained_on,

@@ -21,6 +21,8 @@ pub enum Seen {
     NoneByRecipe,
     /// Nobody says.
     Unknown,
+    /// The recipe asks for pictures that it has seen, except in *test*.
+    Wanted,
 }
 
 impl Seen {
@@ -40,6 +42,10 @@ impl Seen {
             Self::Unknown => {
                 "The backbone's file does not say which pictures it was trained on: if fit or cal are among them, predicted \
                  errors are too low."
+            }
+            Self::Wanted => {
+                "Exits, predictors and settings come from pictures that the backbone was trained on, as the recipe asks (data.seen): predicted \
+                 errors are too low. This shows what goes wrong then; it is no result."
             }
         }
     }

@@ -295,11 +295,5 @@ fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> FloatRun {
     if trained.folds.is_some() {
         cal = cal.with(trained.outcomes.cal_a.samples(), &fit.scores, trained.outcomes.fit.samples());
     }
-    FloatRun {
-        run: run.clone(),
-        cal,
-        test: scores(&features.test),
-        fit,
-        gate_cost: shared.counted.gate(JEI_GATE_MACS),
-    }
+    FloatRun { run: run.clone(), cal, test: scores(&features.test), fit, gate_cost: shared.counted.gate(JEI_GATE_MACS) }
 }

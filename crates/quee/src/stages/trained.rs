@@ -93,19 +93,27 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let root_rates = root_rates(tree, &tables.fit);
     let said = |nodes: Vec<NodeAnswers>| nodes.into_iter().map(|node| node.probabilities).collect();
     let probabilities = [said(answers.cal_b), said(answers.test)];
-    Ok((Trained { exits, fit_pictures: chosen, folds, gates: gates.whole, root_rates, outcomes: tables, probabilities }, predictions))
+    Ok((
+        Trained { exits, fit_pictures: chosen, folds, gates: gates.whole, root_rates, outcomes: tables, probabilities },
+        predictions,
+    ))
 }
 
-/// The pictures of *fit* that `predictor.pictures` leaves, where it leaves some out.
+/// The pictures of *fit* that `predictor.share` leaves, where it leaves some out.
 fn chosen_of_fit(recipe: &Recipe, pictures: usize) -> Option<Vec<usize>> {
-    let most = recipe.predictor.pictures;
-    (most > 0 && most < pictures).then(|| {
+    let most = fit_pictures(recipe, pictures);
+    (most < pictures).then(|| {
         let mut chosen: Vec<usize> = (0..pictures).collect();
         chosen.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.data.split_seed));
         chosen.truncate(most);
         chosen.sort_unstable();
         chosen
     })
+}
+
+/// How many of the `pictures` of *fit* cells and predictors learn from.
+pub fn fit_pictures(recipe: &Recipe, pictures: usize) -> usize {
+    ((pictures as f64 * recipe.predictor.share).round() as usize).clamp(1, pictures)
 }
 
 /// Which features gates have.

@@ -28,6 +28,20 @@ pub struct Case {
     pub name: String,
     /// Settings that differ from the recipe, laid out like it.
     pub set: Table,
+    /// What it tells about the gap to the oracle, where the sweep takes that apart.
+    pub role: Option<Role>,
+}
+
+/// What a case tells about the gap between the policy and the oracle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The policy whose gap it is. Its other learned policies are other ways of planning.
+    Default,
+    /// Another class of predictors.
+    Class,
+    /// The default with fewer pictures to learn from.
+    Size,
 }
 
 impl Cases {
@@ -47,6 +61,14 @@ impl Cases {
             .map_err(|e: toml::de::Error| RecipeError::Syntax { file: file.clone(), reason: e.to_string() })?;
         let cases: Self = recipe::typed(&file, table)?;
         ensure!(!cases.case.is_empty(), "{file}: there is no [[case]]; hint: see docs/conditions.md for the format");
+        let of_role = |role| cases.case.iter().filter(|case| case.role == Some(role)).count();
+        let roles = (of_role(Role::Default), of_role(Role::Size));
+        ensure!(
+            cases.case.iter().all(|case| case.role.is_none()) || (roles.0 == 1 && roles.1 >= 2),
+            "{file}: {} cases have the role `default` and {} the role `size`; hint: taking the gap apart needs 1 and at least 2",
+            roles.0,
+            roles.1
+        );
         for (at, case) in cases.case.iter().enumerate() {
             ensure!(
                 cases.case[..at].iter().all(|other| other.name != case.name),

@@ -9,21 +9,22 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use quee_policy::bootstrap::Interval;
+use quee_policy::gap::{Candidate, Parts, decompose, learning_curve};
 use quee_policy::study::{MethodKind, NAIVE};
 use quee_policy::summary::Summary;
 use serde::Serialize;
 
-pub use cases::{Case, Cases};
+pub use cases::{Case, Cases, Role};
 
 use crate::cancel::Cancel;
 use crate::experiment::{Base, Runner};
 use crate::output::RunFolder;
 use crate::recipe::Recipe;
-use crate::report::sweep::{CaseReport, Row, SweepReport};
+use crate::report::sweep::{CaseReport, Gap, Row, SweepReport};
 use crate::report::{sweep_page, sweep_svg};
 use crate::results::skill;
 use crate::run::Options;
-use crate::stages::study::OPEN_LOOP;
+use crate::stages::study::{DYNAMIC, OPEN_LOOP};
 
 /// What the user asks for.
 pub struct Request {
@@ -63,13 +64,16 @@ pub async fn sweep(
         let results = current.evaluate(Arc::clone(&recipe), &mut runner, &cancel).await?;
         let mut report = case_report(&case.name, &results.summary);
         report.skill = skill(&results.seeds);
+        report.fit_pictures = current.fit_pictures(&recipe);
         report.warning = results.seeds.iter().find_map(|seed| seed.foresight.clone());
         reports.push(report);
         environment.get_or_insert_with(|| current.environment().clone());
         base = Some(current);
     }
     let circumstances = base.as_ref().map_or(String::new(), Base::circumstances);
+    let gap = gap(&cases, &reports)?;
     let report = SweepReport {
+        gap,
         question: cases.question.clone(),
         axis: cases.axis.clone(),
         recipe: recipe.name.clone(),
@@ -88,6 +92,35 @@ pub async fn sweep(
         Ok((target.clone(), format!("{}", target.join("report.html").display())))
     });
     written.await
+}
+
+/// The gap between the default and the oracle, taken apart; `None` where the cases have no roles.
+fn gap(cases: &Cases, reports: &[CaseReport]) -> Result<Option<Gap>> {
+    let of_role =
+        |role| cases.case.iter().zip(reports).filter(move |(case, _)| case.role == Some(role)).map(|(_, r)| r);
+    let Some(default) = of_role(Role::Default).next() else { return Ok(None) };
+    let candidate = |case: &CaseReport, method: &str, name: &str| {
+        let row = case.row(method)?;
+        Some(Candidate { name: name.to_owned(), area_cal: row.area_cal?, area: row.area.value })
+    };
+    let sized = of_role(Role::Size).chain([default]);
+    let points: Vec<(usize, f64)> =
+        sized.filter_map(|case| Some((case.fit_pictures, case.row(&case.main)?.area.value))).collect();
+    let curve = learning_curve(&points)?;
+    let planners = default.rows.iter().filter(|row| row.learned && row.method != default.main);
+    let (Some(oracle), Some(own)) = (default.row("oracle"), candidate(default, &default.main, &default.main)) else {
+        return Ok(None);
+    };
+    let parts = Parts {
+        oracle: oracle.area.value,
+        default: own,
+        planning_alternatives: planners.filter_map(|row| candidate(default, &row.method, &row.method)).collect(),
+        class_alternatives: of_role(Role::Class).filter_map(|case| candidate(case, &case.main, &case.name)).collect(),
+        limit: curve.limit,
+        in_sample: None,
+    };
+    let gap = parts.oracle - parts.default.area;
+    Ok(Some(Gap { gap, parts: decompose(&parts), curve, points }))
 }
 
 fn stem(file: &Path) -> String {
@@ -110,9 +143,11 @@ fn case_report(name: &str, summary: &Summary) -> CaseReport {
         name: name.to_owned(),
         rows: rows.collect(),
         main: OPEN_LOOP.to_owned(),
+        second: DYNAMIC.to_owned(),
         best_single: summary.best_single.clone(),
         float_accuracy: summary.float_accuracy,
         skill: f64::NAN,
+        fit_pictures: 0,
         warning: None,
     }
 }

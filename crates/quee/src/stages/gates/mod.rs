@@ -94,13 +94,7 @@ pub fn train(
 
 /// Fits the calibration of each gate, all continuations together: on *cal-a*, and with folds also on *fit*, by what was trained without a fold. It
 /// serves the gate and those of the folds alike.
-fn calibrate(
-    setup: Setup,
-    gates: Gates,
-    fit: GateInput,
-    cal_a: GateInput,
-    folds: Option<&Folds>,
-) -> Result<Gates> {
+fn calibrate(setup: Setup, gates: Gates, fit: GateInput, cal_a: GateInput, folds: Option<&Folds>) -> Result<Gates> {
     let kind = setup.recipe.predictor.calibration;
     if kind == CalibrationKind::None {
         return Ok(gates);
