@@ -181,11 +181,14 @@ pub struct StudyOptions {
     pub seed: u64,
     /// Whether gate 0 of a learned policy may commit to a path (see [`crate::learned`]).
     pub commit: bool,
+    /// Whether to leave out the baselines that take long or are never the best: other scores on float, JEI-DNN's gates, the width per input, the
+    /// MAQEE-like search.
+    pub few: bool,
 }
 
 impl Default for StudyOptions {
     fn default() -> Self {
-        Self { sweep: Sweep::default(), quantiles: QUANTILES, seed: 0, commit: true }
+        Self { sweep: Sweep::default(), quantiles: QUANTILES, seed: 0, commit: true, few: false }
     }
 }
 
@@ -356,22 +359,26 @@ fn baselines(inputs: &SeedInputs<'_>, runs: &[StaticRun]) -> Vec<MethodResult> {
         (STATIC_WIDTH, Single, static_widths(ledger, runs, on_cal, on_test)),
         ("best static path", Single, static_paths(tree, ledger, names, cal, test)),
         (FLOAT_EXIT, Single, float_exit(Score::Confidence)),
-        ("float early exit, entropy", Single, float_exit(Score::Entropy)),
-        ("float early exit, margin", Single, float_exit(Score::Margin)),
-        ("float early exit, patience", Single, float_exit(Score::Patience)),
-        (JEI, Single, jei_gates(ledger, float, folds, on_cal, on_test, options.seed)),
     ];
-    if let Some(input) = inputs.open_loop.first() {
+    if !options.few {
+        all.extend([
+            ("float early exit, entropy", Single, float_exit(Score::Entropy)),
+            ("float early exit, margin", Single, float_exit(Score::Margin)),
+            ("float early exit, patience", Single, float_exit(Score::Patience)),
+            (JEI, Single, jei_gates(ledger, float, folds, on_cal, on_test, options.seed)),
+        ]);
+    }
+    if let (Some(input), false) = (inputs.open_loop.first(), options.few) {
         let policy = PerInputWidth::new(tree, ledger, fit);
         let settings = policy.settings([cal, test], [input.cal, input.test], &options.sweep);
         all.push(("per-input width", Single, settings));
     }
-    let maqee = maqee_like(tree, ledger, names, [fit, cal, test], folds, &options.sweep, quantiles);
-    all.extend([
-        (NAIVE, Combination, naive(ledger, runs, on_cal, on_test, quantiles)),
-        (MAQEE, Combination, maqee),
-        ("random", Bound, random_policy(tree, ledger, cal, test, options.seed)),
-    ]);
+    all.push((NAIVE, Combination, naive(ledger, runs, on_cal, on_test, quantiles)));
+    if !options.few {
+        let maqee = maqee_like(tree, ledger, names, [fit, cal, test], folds, &options.sweep, quantiles);
+        all.push((MAQEE, Combination, maqee));
+    }
+    all.push(("random", Bound, random_policy(tree, ledger, cal, test, options.seed)));
     let method = |(name, kind, settings): (&str, MethodKind, Vec<Setting>)| MethodResult {
         name: name.to_owned(),
         kind,

@@ -384,6 +384,16 @@ pub enum Candidates {
     Front,
 }
 
+/// Which methods are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Methods {
+    /// All policies and baselines.
+    All,
+    /// Two policies and the baselines that are quick.
+    Few,
+}
+
 /// What computing costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -440,6 +450,8 @@ pub struct Policy {
     pub cost: CostModel,
     /// Which continuations compete at a gate.
     pub candidates: Candidates,
+    /// Which methods are compared.
+    pub methods: Methods,
     /// Whether gate 0 may commit to a path.
     pub commit: bool,
     /// Most settings of λ.

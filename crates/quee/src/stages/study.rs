@@ -29,7 +29,7 @@ use super::prepare::Prepared;
 use super::quality::{GateQuality, quality};
 use super::trained::{Predictions, Trained, foreseen, train};
 use crate::cancel::Cancel;
-use crate::recipe::{Candidates, Recipe};
+use crate::recipe::{Candidates, Methods, Recipe};
 
 /// Name of the open-loop policy in results.
 pub const OPEN_LOOP: &str = "QuEE open loop";
@@ -119,6 +119,16 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         cal_b: Some(&predicted.cal_b),
         candidates,
     };
+    let open_loops = [open_loop(OPEN_LOOP, candidates.as_deref()), open_loop(ONE_STEP, Some(&one_step))];
+    let fitted = [FittedInput {
+        name: FITTED,
+        options: FittedOptions { seed, ..FittedOptions::default() },
+        fit: &features.fit,
+        cal: &on_cal.features,
+        test: &features.test,
+        cal_b: Some(&features.cal_b),
+    }];
+    let few = recipe.policy.methods == Methods::Few;
     let inputs = SeedInputs {
         tree,
         ledger: &ledger,
@@ -129,7 +139,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         test: &tables.test,
         float: &float,
         extras,
-        open_loop: &[open_loop(OPEN_LOOP, candidates.as_deref()), open_loop(ONE_STEP, Some(&one_step))],
+        open_loop: &open_loops[..if few { 1 } else { 2 }],
         dynamic: &[DynamicInput {
             name: DYNAMIC,
             alpha: recipe.cells.smoothing,
@@ -138,14 +148,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             test: &cells.test,
             cal_b: Some(&cells.cal_b),
         }],
-        fitted: &[FittedInput {
-            name: FITTED,
-            options: FittedOptions { seed, ..FittedOptions::default() },
-            fit: &features.fit,
-            cal: &on_cal.features,
-            test: &features.test,
-            cal_b: Some(&features.cal_b),
-        }],
+        fitted: if few { &[] } else { &fitted },
         risk: Some(RiskInput {
             target: RiskTarget { epsilon: recipe.policy.risk, delta: recipe.policy.risk_level },
             outcomes: &tables.cal_b,
@@ -156,6 +159,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             sweep: Sweep { settings: recipe.policy.max_settings, ..Sweep::default() },
             seed,
             commit: recipe.policy.commit,
+            few,
             ..StudyOptions::default()
         },
     };
