@@ -14,8 +14,9 @@
 //! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
 //!    intervals.
 //!
-//! Beside the way: [`risk_validation`] checks by resampling what [`risk`] promises, [`conformal`] turns class
-//! probabilities into prediction sets, [`gap`] splits the distance from a policy to the oracle into its causes.
+//! Beside the way: [`overlay`] puts methods of several studies on one axis, [`risk_validation`] checks by resampling what
+//! [`risk`] promises, [`conformal`] turns class probabilities into prediction sets, [`gap`] splits the distance from a
+//! policy to the oracle into its causes.
 
 pub mod baselines;
 pub mod bootstrap;
@@ -34,6 +35,7 @@ pub mod learned;
 pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
+pub mod overlay;
 mod ridge;
 pub mod risk;
 pub mod risk_validation;
