@@ -1,5 +1,6 @@
 //! What a run leaves behind. Every file is described in `docs/results.md`.
 
+pub mod choices;
 mod csv;
 mod device;
 mod page;
@@ -70,6 +71,7 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     folder.write("predictor.csv", csv::predictor(study).as_bytes())?;
     folder.write("summary.json", &json(&summary::summary(study))?)?;
     folder.write("paths.safetensors", &tensors::paths(study))?;
+    folder.write("choices.safetensors", &choices::choices(study)?)?;
     folder.write("policy.safetensors", &artefact::write(study)?)?;
     let page = page::page(study);
     folder.write("report.html", report::render(&page).as_bytes())?;
