@@ -41,7 +41,11 @@ pub fn slots(runs: &[StoredRun], asked: &Asked) -> Result<Vec<Slot>, CompareErro
     }
     let titles: Vec<String> = match asked {
         Asked::Leading => [OPEN_LOOP, NAIVE, BEST_SINGLE].map(str::to_owned).into(),
-        Asked::All => known.iter().map(|name| (*name).to_owned()).collect(),
+        Asked::All => {
+            // What the first slot shows stands out in the figure.
+            known.sort_by_key(|name| *name != OPEN_LOOP);
+            known.iter().map(|name| (*name).to_owned()).collect()
+        }
         Asked::Named(names) => {
             let mut titles = Vec::new();
             for name in names {

@@ -43,8 +43,9 @@ pub fn figure(report: &CompareReport, size: Size) -> String {
     if let Some(slot) = slot {
         let rows: Vec<&DifferenceRow> = report.differences.iter().filter(|row| row.slot == slot).collect();
         let below = frame(bottom + 30.0, size.pick(200.0, 180.0), range(&rows));
-        let heading = format!("{}: accuracy minus that of A at equal cost", report.methods[slot]);
-        drawing.text((LEFT, below.top - 11.0), "heading", &shorten(&heading, width / FONT));
+        let heading = size.pick("accuracy minus that of A at equal cost", "minus A at equal cost");
+        let heading = format!("{}: {heading}", report.methods[slot]);
+        drawing.text((LEFT, below.top - 11.0), "heading", &shorten(&heading, 0.9 * width / FONT));
         leads(&mut drawing, &rows, &below, &title);
         bottom = below.bottom() + 50.0;
     }
