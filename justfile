@@ -43,6 +43,10 @@ reproduce NAME *ARGS:
 condition QUESTION NAME *ARGS:
     @shift 2; {{ quee }} sweep experiments/conditions/{{ QUESTION }}.toml experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
 
+# Put finished runs on one axis, and see where one is better: just compare RUN RUN --out DIR
+compare *RUNS:
+    {{ quee }} compare "$@"
+
 # Measure which widths an experiment should offer: just ladder cifar10 --profile small --data DIR --weights FILE
 ladder NAME *ARGS:
     @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"

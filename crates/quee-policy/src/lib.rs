@@ -14,8 +14,9 @@
 //! 5. [`study::evaluate`] does 3 and 4 for one seed, [`summary::summarise`] joins the seeds with [`bootstrap`]
 //!    intervals.
 //!
-//! [`cross_fit`] lets *fit* take part in 4. Beside the way: [`risk_validation`] checks by resampling what [`risk`] promises, [`conformal`] turns class
-//! probabilities into prediction sets, [`gap`] splits the distance from a policy to the oracle into its causes.
+//! [`cross_fit`] lets *fit* take part in 4. Beside the way: [`risk_validation`] checks by resampling what [`risk`] promises, [`conformal`] turns
+//! class probabilities into prediction sets, [`gap`] splits the distance from a policy to the oracle into its causes, [`overlay`] puts methods of
+//! several studies on one axis.
 
 pub mod baselines;
 pub mod bootstrap;
@@ -35,6 +36,7 @@ pub mod learned;
 pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
+pub mod overlay;
 mod ridge;
 pub mod risk;
 pub mod risk_validation;

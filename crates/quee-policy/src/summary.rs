@@ -12,7 +12,7 @@ use crate::study::{MethodKind, SeedResult, StudyError};
 const GRID: usize = 64;
 
 /// Drops in accuracy at which costs are reported, as shares.
-const DROPS: [f64; 2] = [0.005, 0.01];
+pub(crate) const DROPS: [f64; 2] = [0.005, 0.01];
 
 /// One setting of a front, drawn at its *test* figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -16,8 +16,8 @@ use crate::recipe::{self, Recipe};
 use crate::sweep::{self, Cases};
 use crate::training::{self, TrainingArgs};
 use crate::{
-    backends_command, bench_command, data_command, finetune, inspect, ladder, predict, pretrain, quantize, run,
-    tune_command, weights_command,
+    backends_command, bench_command, compare, data_command, finetune, inspect, ladder, predict, pretrain, quantize,
+    run, tune_command, weights_command,
 };
 
 /// What is written to the standard error stream where `QUEE_LOG` does not say.
@@ -41,6 +41,8 @@ enum Command {
     Run(RunArgs),
     /// Run an experiment in several cases that differ in a few settings, and compare them
     Sweep(SweepArgs),
+    /// Put finished runs on one axis: which is better, and where, on the same test pictures
+    Compare(compare::CompareArgs),
     /// Look at recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -227,6 +229,7 @@ fn carry_out(command: Command) -> Result<()> {
             let folder = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cancel))?;
             print(&format!("{}\n", folder.display()))
         }
+        Command::Compare(args) => print(&blocking(0, "comparing", move |_| compare::run(&args))?),
         Command::Ladder(args) => {
             let recipe = args.recipe.load()?;
             let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: PathBuf::new() };

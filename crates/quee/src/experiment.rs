@@ -26,7 +26,7 @@ use crate::stages::trained::fit_pictures;
 use crate::stages::walk::Drive;
 
 /// Seed of the bootstrap: resamples are the same in every run.
-const BOOTSTRAP_SEED: u64 = 0;
+pub const BOOTSTRAP_SEED: u64 = 0;
 
 /// Runs stages one after the other, each as a blocking task on the pool of threads, and keeps their times.
 pub struct Runner {

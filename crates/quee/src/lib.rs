@@ -5,7 +5,7 @@
 //! - [`stages`]: what an experiment does, step by step; [`experiment`] has them run in order, [`sweep`] in several cases
 //! - [`artefact`]: the policy on disk
 //! - [`predict`]: a stored policy at work on pictures
-//! - [`report`]: the page that a run leaves behind
+//! - [`report`]: the page that a run leaves behind; [`compare`]: finished runs on one axis
 //! - [`backend`]: what runs a backbone; [`backends_command`] lists it
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
@@ -20,6 +20,7 @@ pub mod backends_command;
 pub mod bench_command;
 pub mod cancel;
 pub mod cli;
+pub mod compare;
 pub mod data_command;
 pub mod environment;
 pub mod experiment;

@@ -4,6 +4,8 @@
 //! drawn twice, for a desk (and paper) and for a telephone; the style sheet shows one of them.
 
 mod accuracy_cost;
+pub mod compare;
+mod compare_figure;
 mod four_way;
 pub mod model;
 mod page;
@@ -35,6 +37,11 @@ pub fn sweep_page(report: &sweep::SweepReport) -> String {
 /// The figure of a sweep as an SVG file of its own.
 pub fn sweep_svg(report: &sweep::SweepReport) -> String {
     sweep::standalone(report)
+}
+
+/// The page of a comparison of runs as HTML.
+pub fn compare_page(report: &compare::CompareReport) -> String {
+    compare::document(report)
 }
 
 /// The main figure, accuracy against relative cost, as an SVG file of its own, on white.

@@ -33,7 +33,8 @@ pub enum Marker {
     Ring,
 }
 
-const MARKERS: [Marker; 8] = [
+/// Every marker.
+pub const MARKERS: [Marker; 8] = [
     Marker::Circle,
     Marker::Square,
     Marker::Triangle,

@@ -1,5 +1,6 @@
 //! What a run leaves behind. Every file is described in `docs/results.md`.
 
+pub mod choices;
 mod csv;
 mod device;
 mod heads;
@@ -76,6 +77,7 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     }
     folder.write("summary.json", &json(&summary::summary(study))?)?;
     folder.write("paths.safetensors", &tensors::paths(study))?;
+    folder.write("choices.safetensors", &choices::choices(study)?)?;
     folder.write("policy.safetensors", &artefact::write(study)?)?;
     let page = page::page(study);
     folder.write("report.html", report::render(&page).as_bytes())?;
