@@ -39,9 +39,9 @@ run RECIPE *ARGS:
 reproduce NAME *ARGS:
     @shift; {{ quee }} run experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
 
-# Ask one of the questions in experiments/conditions of a data set: just condition cells digits, just condition widths cifar10 --profile small --data DIR --weights FILE
-condition QUESTION NAME *ARGS:
-    @shift 2; {{ quee }} sweep experiments/conditions/{{ QUESTION }}.toml experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
+# Ask a question of experiments/conditions: just condition digits cells, just condition cifar10 widths --profile small --data DIR --weights FILE
+condition NAME QUESTION *ARGS:
+    @shift 2; {{ quee }} sweep experiments/{{ NAME }}/recipe.toml experiments/conditions/{{ QUESTION }}.toml{{ settings }} "$@"
 
 # Put finished runs on one axis, and see where one is better: just compare RUN RUN --out DIR
 compare *RUNS:

@@ -124,6 +124,10 @@ pub const QUICK: &[&str] = &[
     "statistics.resamples=100",
     "--set",
     "policy.max_settings=70",
+    "--set",
+    "policy.methods=few",
+    "--set",
+    "data.folds=0",
 ];
 
 /// The digits recipe.

@@ -146,10 +146,11 @@ struct RunArgs {
 
 #[derive(Args)]
 struct SweepArgs {
-    /// File of the cases, e.g. experiments/conditions/cells.toml; see docs/conditions.md
-    cases: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
+    /// Files of cases, e.g. experiments/conditions/cells.toml; see docs/conditions.md
+    #[arg(required = true)]
+    cases: Vec<PathBuf>,
     #[command(flatten)]
     inputs: InputArgs,
     /// Where results go
@@ -221,13 +222,14 @@ fn carry_out(command: Command) -> Result<()> {
             print(&format!("{}\n", folder.display()))
         }
         Command::Sweep(args) => {
-            let cases = Cases::read(&args.cases)?;
+            let read = |file: PathBuf| Ok((file.clone(), Cases::read(&file)?));
+            let questions = args.cases.into_iter().map(read).collect::<Result<_>>()?;
             let recipe = args.recipe.load()?;
             let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
             let threads = recipe.threads;
-            let request = sweep::Request { file: args.cases, cases, recipe };
-            let folder = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cancel))?;
-            print(&format!("{}\n", folder.display()))
+            let request = sweep::Request { questions, recipe };
+            let folders = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cancel))?;
+            print(&folders.iter().map(|folder| format!("{}\n", folder.display())).collect::<String>())
         }
         Command::Compare(args) => print(&blocking(0, "comparing", move |_| compare::run(&args))?),
         Command::Ladder(args) => {

@@ -234,7 +234,7 @@ pub fn document(report: &CompareReport) -> String {
         caption = caption(report),
         methods = methods(report),
         note = "Area: mean accuracy over the log axis of costs, a fraction. Cost within a drop: relative cost on test of the cheapest setting that loses at most \
-                that much against float on <em>cal-a</em>, and, in brackets, what it loses on test in points. The last column reads the cost of an accuracy 0.5 \
+                that much against float on the choosing pictures, and, in brackets, what it loses on test in points. The last column reads the cost of an accuracy 0.5 \
                 points below the run's own float off the curve on test; no policy can choose by it. 95% intervals in brackets; a dash: no such figure.",
         differences = differences(report),
         settings = settings(report),

@@ -87,7 +87,7 @@ pub fn report() -> Report {
         findings: [
             ("QuEE open loop is better than naive combination by area on test: difference +0.0080, 95% interval +0.0021 to +0.0139.", Verdict::For),
             ("QuEE dynamic program cannot be told apart from naive combination by area on test: difference +0.0064, 95% interval −0.0003 to +0.0127.", Verdict::Undecided),
-            ("All widths of the tree are within 0.4 points of each other on cal-a: the cheapest always wins.", Verdict::Note),
+            ("All widths of the tree are within 0.4 points of each other on the choosing pictures: the cheapest always wins.", Verdict::Note),
         ]
         .map(|(text, verdict)| Finding { text: text.into(), verdict })
         .to_vec(),

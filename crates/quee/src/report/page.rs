@@ -133,7 +133,7 @@ fn main_result(report: &Report) -> String {
     let found = method.at_drop_0_5.map(|at| ("0.5", at)).or(method.at_drop_1_0.map(|at| ("1.0", at)));
     match found {
         Some((allowed, (relative, drop))) if relative.is_finite() && relative > 0.0 => format!(
-            " Allowed to lose {allowed} points on cal-a, {} costs {} of the float backbone, {} times less, and {} on test.",
+            " Allowed to lose {allowed} points on the choosing pictures, {} costs {} of the float backbone, {} times less, and {} on test.",
             method.title,
             cost(relative),
             short((10.0 / relative).round() / 10.0),
@@ -143,7 +143,7 @@ fn main_result(report: &Report) -> String {
                 format!("loses {} points", fixed(drop, 2))
             },
         ),
-        _ => format!(" {} does not come within 1.0 points of float on cal-a with every seed.", method.title),
+        _ => format!(" {} does not come within 1.0 points of float on the choosing pictures with every seed.", method.title),
     }
 }
 
@@ -179,8 +179,8 @@ fn main_figure(report: &Report) -> String {
 fn methods(report: &Report) -> String {
     let note = format!(
         "Table 1. Area: mean accuracy over the log axis of costs from {}; the small plot shows it with its interval, an arrow where it lies beyond. Cost within a drop: relative cost on test of the cheapest setting that \
-         loses at most that much against float on <em>cal-a</em>, and, in brackets, what it loses on test in percentage points (negative: it \
-         gains). A dash: in at least one seed no setting comes that close on cal-a; the oracle has none because it is not chosen on cal-a. {}",
+         loses at most that much against float on the choosing pictures, and, in brackets, what it loses on test in percentage points (negative: it \
+         gains). A dash: in at least one seed no setting comes that close on the choosing pictures; the oracle has none because it is not chosen on the choosing pictures. {}",
         escape(&tables::axis(report)),
         escape(&circumstances(report))
     );
@@ -291,7 +291,13 @@ fn definitions(report: &Report) -> String {
         ),
         (
             "Curve",
-            "A method's settings that nobody beats in cost and accuracy on cal-a, drawn at their figures on test. Nothing is chosen on test."
+            "A method's settings that nobody beats in cost and accuracy on the choosing pictures, drawn at their figures on test. Nothing is chosen on test."
+                .to_owned(),
+        ),
+        (
+            "Choosing pictures",
+            "Those of cal-a, and with cross-fitting (data.folds) those of exit-train and fit as well: what counts for one of these is what exits, \
+             predictors and policies do that were trained without its fold."
                 .to_owned(),
         ),
         (

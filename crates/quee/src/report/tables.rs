@@ -98,7 +98,7 @@ fn method_row(method: &MethodReport, look: &Look, bounds: (f64, f64)) -> String 
         Some((relative, drop)) => {
             format!(r#"{} <span class="small">({})</span>"#, cost(relative), fixed(drop, 2))
         }
-        None => format!(r#"<span title="no setting comes that close on cal-a">{DASH}</span>"#),
+        None => format!(r#"<span title="no setting comes that close on the choosing pictures">{DASH}</span>"#),
     };
     format!(
         concat!(

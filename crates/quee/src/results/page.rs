@@ -183,7 +183,7 @@ fn flat_ladder(study: &Study) -> Option<Finding> {
     let flat: Vec<String> = flat.map(|pair| format!("{} than {}", pair[1].name, pair[0].name)).collect();
     (!flat.is_empty()).then(|| Finding {
         text: format!(
-            "At full depth, some widths are less than {LEAST_STEP} points more accurate on cal-a than a cheaper one ({}): they give a \
+            "At full depth, some widths are less than {LEAST_STEP} points more accurate on the choosing pictures than a cheaper one ({}): they give a \
              policy little to choose from. `quee ladder` proposes widths that differ.",
             flat.join(", ")
         ),

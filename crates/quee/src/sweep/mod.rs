@@ -7,7 +7,7 @@ mod cases;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use quee_policy::bootstrap::Interval;
 use quee_policy::gap::{Candidate, Parts, decompose, learning_curve};
 use quee_policy::study::{MethodKind, NAIVE};
@@ -28,70 +28,88 @@ use crate::stages::study::{DYNAMIC, OPEN_LOOP};
 
 /// What the user asks for.
 pub struct Request {
-    /// File of the cases.
-    pub file: PathBuf,
-    /// Its content.
-    pub cases: Cases,
+    /// Files of cases, and their content.
+    pub questions: Vec<(PathBuf, Cases)>,
     /// The recipe that they change.
     pub recipe: Recipe,
 }
 
-/// Runs all cases and returns the folder with the results.
+/// Runs the cases of all questions and returns a folder with results for each.
 ///
 /// # Errors
-/// When something from outside is missing or wrong in any case, or a wish to stop. No results folder is left behind then.
+/// When something from outside is missing or wrong in any case, or a wish to stop. The questions answered before keep their folders.
 pub async fn sweep(
     request: Request,
     options: Options,
     pool: Arc<rayon::ThreadPool>,
     cancel: Cancel,
-) -> Result<PathBuf> {
-    let Request { file, cases, recipe } = request;
-    let recipes = cases.recipes(&recipe, &file)?;
-    let folder = RunFolder::create(&options.out, &format!("{}-{}", recipe.name, stem(&file)))?;
-    let mut runner = Runner::new(pool);
-    let mut base: Option<Base> = None;
-    let mut reports: Vec<CaseReport> = Vec::new();
-    let mut environment = None;
-    for (case, recipe) in cases.case.iter().zip(recipes) {
-        eprintln!("case {} of {}: {}", reports.len() + 1, cases.case.len(), case.name);
-        let recipe = Arc::new(recipe);
-        let kept = base.take().filter(|base| base.serves(&recipe));
-        let current = match kept {
-            Some(base) => base,
-            None => Base::compute(Arc::clone(&recipe), &options, &mut runner, &cancel).await?,
-        };
-        let results = current.evaluate(Arc::clone(&recipe), &mut runner, &cancel).await?;
-        let mut report = case_report(&case.name, &results.summary);
-        report.skill = skill(&results.seeds);
-        report.fit_pictures = current.fit_pictures(&recipe);
-        report.warning = results.seeds.iter().find_map(|seed| seed.foresight.clone());
-        reports.push(report);
-        environment.get_or_insert_with(|| current.environment().clone());
-        base = Some(current);
+) -> Result<Vec<PathBuf>> {
+    let Request { questions, recipe } = request;
+    let recipes: Vec<Vec<Recipe>> =
+        questions.iter().map(|(file, cases)| cases.recipes(&recipe, file)).collect::<Result<_>>()?;
+    let mut sweep = Sweep { recipe, options, cancel, runner: Runner::new(pool), base: None };
+    let mut folders = Vec::new();
+    for ((file, cases), recipes) in questions.into_iter().zip(recipes) {
+        folders.push(sweep.question(file, cases, recipes).await?);
     }
-    let circumstances = base.as_ref().map_or(String::new(), Base::circumstances);
-    let gap = gap(&cases, &reports)?;
-    let report = SweepReport {
-        gap,
-        question: cases.question.clone(),
-        axis: cases.axis.clone(),
-        recipe: recipe.name.clone(),
-        circumstances,
-        cases: reports,
-    };
-    let written = runner.stage("write results", 0, move |_| {
-        folder.write("cases.toml", &std::fs::read(&file)?)?;
-        folder.write("recipe.toml", toml::to_string(&recipe)?.as_bytes())?;
-        folder.write("env.json", &json(&environment)?)?;
-        folder.write("cases.csv", csv(&report).as_bytes())?;
-        folder.write("summary.json", &json(&report)?)?;
-        folder.write("figure.svg", sweep_svg(&report).as_bytes())?;
-        folder.write("report.html", sweep_page(&report).as_bytes())?;
-        let target = folder.finish()?;
-        Ok((target.clone(), format!("{}", target.join("report.html").display())))
-    });
-    written.await
+    Ok(folders)
+}
+
+/// A sweep on its way.
+struct Sweep {
+    recipe: Recipe,
+    options: Options,
+    cancel: Cancel,
+    runner: Runner,
+    /// Runs of the backbone for the last case.
+    base: Option<Base>,
+}
+
+impl Sweep {
+    async fn question(&mut self, file: PathBuf, cases: Cases, recipes: Vec<Recipe>) -> Result<PathBuf> {
+        let folder = RunFolder::create(&self.options.out, &format!("{}-{}", self.recipe.name, stem(&file)))?;
+        let mut reports: Vec<CaseReport> = Vec::new();
+        let mut about = None;
+        eprintln!("{}", cases.question);
+        for (case, recipe) in cases.case.iter().zip(recipes) {
+            eprintln!("case {} of {}: {}", reports.len() + 1, cases.case.len(), case.name);
+            let recipe = Arc::new(recipe);
+            let base = match self.base.take().filter(|base| base.serves(&recipe)) {
+                Some(base) => base,
+                None => Base::compute(Arc::clone(&recipe), &self.options, &mut self.runner, &self.cancel).await?,
+            };
+            let results = base.evaluate(Arc::clone(&recipe), &mut self.runner, &self.cancel).await?;
+            let mut report = case_report(&case.name, &results.summary);
+            report.skill = skill(&results.seeds);
+            report.fit_pictures = base.fit_pictures(&recipe);
+            report.warning = results.seeds.iter().find_map(|seed| seed.foresight.clone());
+            reports.push(report);
+            about.get_or_insert_with(|| (base.environment().clone(), base.circumstances()));
+            self.base = Some(base);
+        }
+        let (environment, circumstances) = about.context("there is at least one case")?;
+        let report = SweepReport {
+            gap: gap(&cases, &reports)?,
+            question: cases.question,
+            axis: cases.axis,
+            recipe: self.recipe.name.clone(),
+            circumstances,
+            cases: reports,
+        };
+        let recipe = toml::to_string(&self.recipe)?;
+        let written = self.runner.stage("write results", 0, move |_| {
+            folder.write("cases.toml", &std::fs::read(&file)?)?;
+            folder.write("recipe.toml", recipe.as_bytes())?;
+            folder.write("env.json", &json(&environment)?)?;
+            folder.write("cases.csv", csv(&report).as_bytes())?;
+            folder.write("summary.json", &json(&report)?)?;
+            folder.write("figure.svg", sweep_svg(&report).as_bytes())?;
+            folder.write("report.html", sweep_page(&report).as_bytes())?;
+            let target = folder.finish()?;
+            Ok((target.clone(), format!("{}", target.join("report.html").display())))
+        });
+        written.await
+    }
 }
 
 /// The gap between the default and the oracle, taken apart; `None` where the cases have no roles.
