@@ -6,10 +6,11 @@ mod common;
 use common::{config, fresh, noise};
 use quee_backbone::Backbone;
 use quee_backbone::vit::Pool;
+use quee_train::exits::ExitRows;
 use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress, accuracy};
 use quee_train::{
-    ExitConfig, GateConfig, GateRows, Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, train, train_exit,
-    train_gate,
+    ExitConfig, GateConfig, GateRows, Part, Rule, TrainConfig, TrainDevice, TrainState, Trained, soft_labels, train,
+    train_exit, train_gate,
 };
 
 /// Keeps the state after the second epoch.
@@ -105,10 +106,12 @@ fn exits_and_gates_come_out_as_on_the_processor() {
         .map(|i| 0.3 * noise[i] + if i % dim == usize::from(labels[i / dim]) { 1.0 } else { 0.0 })
         .collect();
     let config = ExitConfig { epochs: 5, batch: 32, ..Default::default() };
-    let exit = |device| train_exit(device, &features, &labels, dim, classes, &config, None).unwrap();
+    let one_hot = soft_labels(labels.iter().copied(), classes, 0.0);
+    let exit_rows = ExitRows { inputs: dim, classes, features: &features, targets: &one_hot };
+    let exit = |device| train_exit(device, exit_rows, &config, None).unwrap();
     let (here, there) = (exit(&TrainDevice::cpu()), exit(&gpu));
     // Fifteen steps of a rate of 0.01 on sums in another order.
-    assert!(here.weight.iter().zip(&there.weight).all(|(a, b)| (a - b).abs() < 1e-3), "{here:?} {there:?}");
+    assert!(here.w2.iter().zip(&there.w2).all(|(a, b)| (a - b).abs() < 1e-3), "{here:?} {there:?}");
 
     let targets: Vec<f32> = labels.iter().flat_map(|&label| [f32::from(label == 0), f32::from(label == 1)]).collect();
     let rows = GateRows { inputs: dim, outputs: 2, features: &features, targets: &targets };

@@ -3,10 +3,12 @@
 mod common;
 
 use common::{noise, same_for_all_threads};
-use quee_heads::ExitHead;
 use quee_heads::{Ensemble, Mlp};
+use quee_train::exits::ExitRows;
 use quee_train::gates::log_loss;
-use quee_train::{ExitConfig, GateConfig, GateMember, GateRows, TrainDevice, TrainError, train_exit, train_gate};
+use quee_train::{
+    ExitConfig, GateConfig, GateMember, GateRows, TrainDevice, TrainError, soft_labels, train_exit, train_gate,
+};
 
 /// Features of `classes` clouds.
 fn clouds(rows: usize, dim: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<u16>) {
@@ -18,25 +20,34 @@ fn clouds(rows: usize, dim: usize, classes: usize, seed: u64) -> (Vec<f32>, Vec<
     (features, labels)
 }
 
-fn accuracy(head: &ExitHead, features: &[f32], labels: &[u16]) -> f64 {
+/// What an exit learns from, with the class alone as target.
+fn rows<'a>(features: &'a [f32], targets: &'a [f32], inputs: usize, classes: usize) -> ExitRows<'a> {
+    ExitRows { inputs, classes, features, targets }
+}
+
+fn accuracy(head: &Mlp, features: &[f32], labels: &[u16]) -> f64 {
     let answer = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     let mut logits = Vec::new();
     let mut correct = |(row, label): &(&[f32], &u16)| {
-        head.logits(row, &mut logits);
+        head.forward(row, &mut logits);
         answer(&logits) == usize::from(**label)
     };
-    let right = features.chunks(head.dim).zip(labels).filter(|pair| correct(pair));
+    let right = features.chunks(head.inputs).zip(labels).filter(|pair| correct(pair));
     right.count() as f64 / labels.len() as f64
 }
 
 #[test]
 fn exits_learn_clouds_of_features() {
     let ((features, labels), (new_features, new_labels)) = (clouds(900, 64, 10, 1), clouds(500, 64, 10, 2));
-    let head = same_for_all_threads(|| {
-        train_exit(&TrainDevice::cpu(), &features, &labels, 64, 10, &ExitConfig::default(), None).unwrap()
-    });
-    let found = accuracy(&head, &new_features, &new_labels);
-    assert!(found > 0.9, "{found}");
+    let targets = soft_labels(labels.iter().copied(), 10, 0.0);
+    for hidden in [0, 32] {
+        let config = ExitConfig { hidden, ..Default::default() };
+        let rows = rows(&features, &targets, 64, 10);
+        let head = same_for_all_threads(|| train_exit(&TrainDevice::cpu(), rows, &config, None).unwrap());
+        assert_eq!(head.hidden, hidden);
+        let found = accuracy(&head, &new_features, &new_labels);
+        assert!(found > 0.9, "{found} with {hidden} hidden units");
+    }
 }
 
 #[test]
@@ -44,30 +55,36 @@ fn exits_start_from_given_weights() {
     let (features, labels) = clouds(60, 8, 3, 1);
     let (weight, bias) = (noise(24, 3), noise(3, 4));
     let none = ExitConfig { epochs: 0, ..Default::default() };
-    let head = train_exit(&TrainDevice::cpu(), &features, &labels, 8, 3, &none, Some((&weight, &bias))).unwrap();
-    assert_eq!((&head.weight, &head.bias), (&weight, &bias));
+    let targets = soft_labels(labels.iter().copied(), 3, 0.0);
+    let rows = rows(&features, &targets, 8, 3);
+    let head = train_exit(&TrainDevice::cpu(), rows, &none, Some((&weight, &bias))).unwrap();
+    assert_eq!((&head.w2, &head.b2), (&weight, &bias));
     let row = &features[..8];
     let by_hand = |class: usize| bias[class] + (0..8).map(|i| weight[class * 8 + i] * row[i]).sum::<f32>();
     let mut logits = Vec::new();
-    head.logits(row, &mut logits);
+    head.forward(row, &mut logits);
     logits.iter().enumerate().for_each(|(class, logit)| assert!((logit - by_hand(class)).abs() < 1e-5));
 
     let one = ExitConfig { epochs: 1, ..Default::default() };
-    let moved = train_exit(&TrainDevice::cpu(), &features, &labels, 8, 3, &one, Some((&weight, &bias))).unwrap();
+    let moved = train_exit(&TrainDevice::cpu(), rows, &one, Some((&weight, &bias))).unwrap();
     // One step of Adam moves each value by about the learning rate.
-    assert!(moved.weight.iter().zip(&weight).all(|(a, b)| (a - b).abs() < 0.011) && moved.weight != weight);
+    assert!(moved.w2.iter().zip(&weight).all(|(a, b)| (a - b).abs() < 0.011) && moved.w2 != weight);
 }
 
 #[test]
 fn exits_refuse_bad_data() {
     let (mut features, labels) = clouds(6, 8, 3, 1);
-    let run = |features: &[f32], labels: &[u16]| {
-        train_exit(&TrainDevice::cpu(), features, labels, 8, 3, &ExitConfig::default(), None)
+    let mut targets = soft_labels(labels.iter().copied(), 3, 0.0);
+    let run = |features: &[f32], targets: &[f32]| {
+        train_exit(&TrainDevice::cpu(), rows(features, targets, 8, 3), &ExitConfig::default(), None)
     };
-    assert!(matches!(run(&features[1..], &labels), Err(TrainError::Length { .. })));
+    assert!(matches!(run(&features[1..], &targets), Err(TrainError::Length { .. })));
+    assert!(matches!(run(&features, &targets[1..]), Err(TrainError::Length { .. })));
     assert!(matches!(run(&[], &[]), Err(TrainError::Empty { .. })));
     features[9] = f32::NAN;
-    assert!(matches!(run(&features, &labels), Err(TrainError::Value { index: 9, .. })));
+    assert!(matches!(run(&features, &targets), Err(TrainError::Value { index: 9, .. })));
+    (features[9], targets[4]) = (0.0, 1.5);
+    assert!(matches!(run(&features, &targets), Err(TrainError::Value { index: 4, .. })));
 }
 
 const INPUTS: usize = 6;

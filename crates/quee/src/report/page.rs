@@ -143,7 +143,10 @@ fn main_result(report: &Report) -> String {
                 format!("loses {} points", fixed(drop, 2))
             },
         ),
-        _ => format!(" {} does not come within 1.0 points of float on the choosing pictures with every seed.", method.title),
+        _ => format!(
+            " {} does not come within 1.0 points of float on the choosing pictures with every seed.",
+            method.title
+        ),
     }
 }
 

@@ -83,6 +83,10 @@ pub struct Row {
     pub gap_closed: Option<Interval>,
     /// Cost at a drop of half a point.
     pub cost_at_drop_0_5: Option<Interval>,
+    /// Cost of an accuracy half a point below float's on *test*.
+    pub cost_of_0_5: Interval,
+    /// Share of the best single technique's cost that it saves there.
+    pub saved_0_5: Option<Interval>,
 }
 
 impl CaseReport {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use quee_policy::bootstrap::Interval;
 use quee_policy::gap::{Candidate, Parts, decompose, learning_curve};
 use quee_policy::study::{MethodKind, NAIVE};
-use quee_policy::summary::Summary;
+use quee_policy::summary::{Difference, Summary};
 use serde::Serialize;
 
 pub use cases::{Case, Cases, Role};
@@ -152,8 +152,10 @@ fn case_report(name: &str, summary: &Summary) -> CaseReport {
         learned: method.kind == MethodKind::Learned,
         area: method.area,
         area_cal: method.area_cal,
-        against_naive: difference(summary, &method.name, Some(NAIVE)),
-        against_single: difference(summary, &method.name, summary.best_single.as_deref()),
+        against_naive: difference(summary, &method.name, Some(NAIVE)).map(|d| d.area),
+        against_single: difference(summary, &method.name, summary.best_single.as_deref()).map(|d| d.area),
+        saved_0_5: difference(summary, &method.name, summary.best_single.as_deref()).map(|d| d.saved_0_5),
+        cost_of_0_5: method.cost_of_0_5,
         gap_closed: method.gap_closed,
         cost_at_drop_0_5: method.cost_at_drop_0_5.as_ref().map(|at| at.cost),
     });
@@ -170,9 +172,9 @@ fn case_report(name: &str, summary: &Summary) -> CaseReport {
     }
 }
 
-fn difference(summary: &Summary, method: &str, against: Option<&str>) -> Option<Interval> {
+fn difference(summary: &Summary, method: &str, against: Option<&str>) -> Option<Difference> {
     let against = against.filter(|other| *other != method)?;
-    summary.difference(method, against).ok().map(|difference| difference.area)
+    summary.difference(method, against).ok()
 }
 
 /// `cases.csv`: one row per case and method.
@@ -183,7 +185,8 @@ fn csv(report: &SweepReport) -> String {
     };
     let mut text = String::from(
         "case,method,area_cal,area,area_low,area_high,against_naive,against_naive_low,against_naive_high,against_best_single,\
-         against_best_single_low,against_best_single_high,cost_at_drop_0_5,cost_at_drop_0_5_low,cost_at_drop_0_5_high,predictor_skill\n",
+         against_best_single_low,against_best_single_high,cost_at_drop_0_5,cost_at_drop_0_5_low,cost_at_drop_0_5_high,cost_of_0_5,cost_of_0_5_low,\
+         cost_of_0_5_high,saved_0_5,saved_0_5_low,saved_0_5_high,predictor_skill\n",
     );
     for case in &report.cases {
         for row in &case.rows {
@@ -195,6 +198,8 @@ fn csv(report: &SweepReport) -> String {
                 interval(&row.against_naive),
                 interval(&row.against_single),
                 interval(&row.cost_at_drop_0_5),
+                interval(&Some(row.cost_of_0_5)),
+                interval(&row.saved_0_5),
                 format!("{:.6}", case.skill),
             ];
             text += &cells.join(",");
