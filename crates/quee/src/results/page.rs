@@ -144,13 +144,14 @@ fn curve(method: &MethodSummary) -> Vec<CurvePoint> {
     method.band.iter().map(|p| point(p.cost, p.accuracy)).collect()
 }
 
-/// One sentence per paired comparison, and a warning when widths do not differ.
+/// One sentence per paired comparison of the main policy with what it must beat, and a warning when widths do not differ.
 fn findings(study: &Study) -> Vec<Finding> {
     let foresight = study.seeds.iter().find_map(|seed| seed.foresight.clone());
     let mut all: Vec<Finding> = foresight.into_iter().map(|text| Finding { text, verdict: Verdict::Note }).collect();
     let leading = summary::leading(study);
     let differences = summary::differences(study);
-    all.extend(differences.iter().filter(|d| leading.contains(&d.against.as_str())).map(comparison));
+    let main = |d: &&Difference| d.method == OPEN_LOOP && leading.contains(&d.against.as_str());
+    all.extend(differences.iter().filter(main).map(comparison));
     all.extend(flat_ladder(study));
     all
 }
