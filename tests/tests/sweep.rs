@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use quee_tests::{DIGITS, QUICK, cells, quee, stderr};
+use quee_tests::{DIGITS, QUICK, cells, quee, stderr, workspace};
 
 const CASES: &str = r#"
 question = "Do cells matter?"
@@ -111,4 +111,18 @@ fn cross_fitting_and_all_methods_and_promises() {
     quee_data::write_picture(&data, 0, &image).unwrap();
     let output = quee(&["predict", "--run", folder.to_str().unwrap(), "--lambda", "1", image.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn the_questions_that_come_with_the_program_fit_its_recipes() {
+    let recipe = quee::recipe::load(&workspace().join(DIGITS), None, &[]).unwrap();
+    let folder = workspace().join("experiments/conditions");
+    let files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() > 5, "{files:?}");
+    for file in files {
+        let cases = quee::sweep::Cases::read(&file).unwrap();
+        // Segments that do not add up to the backbone's blocks are found only when it is loaded.
+        let recipes = cases.recipes(&recipe, &file).unwrap();
+        assert!(recipes.len() >= 2 && cases.question.ends_with('?'), "{}", file.display());
+    }
 }
