@@ -132,6 +132,19 @@ fn predicts_with(folder: &Path, scratch: &Path) {
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(bad) && stderr(&output).contains("hint"), "{}", stderr(&output));
     }
+    let capped = |cap: &str| {
+        let image = image.to_str().unwrap();
+        quee(&["predict", "--run", folder.to_str().unwrap(), "--cap", cap, "--json", image])
+    };
+    for cap in [0.03, 0.2] {
+        let output = capped(&cap.to_string());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(told["relative_cost"].as_f64().unwrap() <= cap, "{told}");
+    }
+    let poor = capped("0.000001");
+    assert_eq!(poor.status.code(), Some(2));
+    assert!(stderr(&poor).contains("cheapest"), "{}", stderr(&poor));
     let greedy = quee(&["predict", "--run", folder.to_str().unwrap(), "--budget", "0.000001", image.to_str().unwrap()]);
     assert_eq!(greedy.status.code(), Some(2));
     assert!(stderr(&greedy).contains("cheapest"), "{}", stderr(&greedy));

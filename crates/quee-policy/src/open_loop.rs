@@ -187,8 +187,8 @@ impl OpenLoop {
         self.choose_within(node, predictions, lambda, f64::INFINITY)
     }
 
-    /// The same among the ways whose total relative cost is within `cap`; `None` if there are none.
-    fn choose_within(&self, node: NodeId, predictions: &[f32], lambda: f64, cap: f64) -> Option<Continuation> {
+    /// The same among the ways whose total relative cost, stem, exits and gates included, is within `cap`; `None` if there are none.
+    pub fn choose_within(&self, node: NodeId, predictions: &[f32], lambda: f64, cap: f64) -> Option<Continuation> {
         let outlook =
             |(way, cost): &(Continuation, f64)| Outlook { error: f64::from(predictions[way.suffix]), cost: *cost };
         let affordable = self.ways[node].iter().filter(|(way, _)| self.total[way.end] <= cap);

@@ -22,7 +22,7 @@ use crate::stages::walk::Program;
 
 /// Which policy, which setting, which pictures.
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("setting").required(true))]
+#[command(group = clap::ArgGroup::new("setting").required(true).multiple(true))]
 pub struct PredictArgs {
     /// Results folder of a run, e.g. runs/digits/latest
     #[arg(long, value_name = "DIR")]
@@ -31,8 +31,11 @@ pub struct PredictArgs {
     #[arg(long, group = "setting", value_name = "L")]
     lambda: Option<f64>,
     /// Mean cost per picture, relative to the float backbone, e.g. 0.02
-    #[arg(long, group = "setting", value_name = "R")]
+    #[arg(long, group = "setting", value_name = "R", conflicts_with = "lambda")]
     budget: Option<f64>,
+    /// Most that any picture may cost, relative to the float backbone; alone, the price of computing below it is 0
+    #[arg(long, group = "setting", value_name = "R")]
+    cap: Option<f64>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print JSON, one object per picture
@@ -93,6 +96,12 @@ struct Prediction {
 pub fn predict(args: &PredictArgs) -> Result<String> {
     let policy = artefact::read(&args.run)?;
     let lambda = choose_lambda(args, &policy)?;
+    let cap = args.cap.unwrap_or(f64::INFINITY);
+    let cheapest = policy.policy.ways(ROOT).iter().map(|(_, cost)| *cost).fold(f64::INFINITY, f64::min)
+        + policy.cost.relative(policy.cost.stem);
+    if cap.is_nan() || cap < cheapest {
+        bail!("--cap {cap}: no path is that cheap; hint: the cheapest costs {cheapest:.4} of the float backbone");
+    }
     let mut pictures = Vec::new();
     for image in &args.images {
         pictures.push(policy.transform.apply(quee_data::read_picture(image)?)?);
@@ -105,7 +114,10 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
     let mut predictions = attempts::whole(engine.as_ref(), 1, &|text| eprintln!("{text}"), |_| {
         let mut executor = engine.executor()?;
         warm_up(&policy, executor.as_mut())?;
-        pictures.iter().map(|pixels| classify(&policy, executor.as_mut(), pixels, lambda)).collect::<Result<Vec<_>>>()
+        pictures
+            .iter()
+            .map(|pixels| classify(&policy, executor.as_mut(), pixels, lambda, cap))
+            .collect::<Result<Vec<_>>>()
     })?;
     let mut text = String::new();
     for (image, prediction) in args.images.iter().zip(&mut predictions) {
@@ -147,7 +159,8 @@ fn choose_lambda(args: &PredictArgs, policy: &StoredPolicy) -> Result<f64> {
             })?;
             Ok(settings[found].0)
         }
-        (None, None) => bail!("name a price with --lambda or a budget with --budget"),
+        // The command line asks for one of the three.
+        (None, None) => Ok(0.0),
     }
 }
 
@@ -186,15 +199,22 @@ impl Walk<'_> {
     }
 }
 
-/// Runs the policy on one picture.
-fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], lambda: f64) -> Result<Prediction> {
+/// Runs the policy on one picture, which may cost `cap` at most.
+fn classify(
+    policy: &StoredPolicy,
+    executor: &mut dyn Executor,
+    pixels: &[f32],
+    lambda: f64,
+    cap: f64,
+) -> Result<Prediction> {
     let (tree, recipe) = (&policy.tree, &policy.recipe);
     let start = Instant::now();
     let program =
         Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
     let tokens = program.stem(executor, pixels, recipe.quant.stem)?;
     let mut walk = Walk { policy, program, tokens, node: ROOT };
-    let (answer, expected, gates, charge) = match commitment(policy, lambda) {
+    let affordable = |end: &NodeId| policy.cost.relative(policy.cost.path(tree, *end, Charge::Static)) <= cap;
+    let (answer, expected, gates, charge) = match commitment(policy, lambda).filter(affordable) {
         Some(end) => {
             let mut node = ROOT;
             // A cascade needs every exit on the way, others only the last.
@@ -210,7 +230,7 @@ fn classify(policy: &StoredPolicy, executor: &mut dyn Executor, pixels: &[f32], 
             (answer.context("the path runs at least one segment")?, expected, Vec::new(), Charge::Static)
         }
         None => {
-            let (answer, expected, gates) = decide_gate_by_gate(&mut walk, executor, lambda)?;
+            let (answer, expected, gates) = decide_gate_by_gate(&mut walk, executor, lambda, cap)?;
             (answer, expected, gates, Charge::Learned)
         }
     };
@@ -239,6 +259,7 @@ fn decide_gate_by_gate(
     walk: &mut Walk,
     executor: &mut dyn Executor,
     lambda: f64,
+    cap: f64,
 ) -> Result<(NodeAnswers, f64, Vec<GateStep>)> {
     let policy = walk.policy;
     let (tree, names) = (&policy.tree, &policy.recipe.quant.widths);
@@ -246,7 +267,7 @@ fn decide_gate_by_gate(
     let mut answer = NodeAnswers::default();
     let (mut gates, mut expected) = (Vec::new(), 1.0);
     let mut since = Instant::now();
-    while let Some(best) = policy.policy.choose(walk.node, &predicted, lambda) {
+    while let Some(best) = policy.policy.choose_within(walk.node, &predicted, lambda, cap) {
         let depth = walk.depth();
         let label = |suffix: usize| match tree.suffix_path(depth, suffix) {
             path if path.is_empty() => "exit".to_owned(),
