@@ -82,8 +82,15 @@ fn cross_fitting_and_all_methods_and_promises() {
     let out = tempfile::tempdir().unwrap();
     let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap()];
     args.extend(QUICK);
-    for set in ["data.folds=3", "policy.methods=all", "policy.sets=0.2", "policy.risk_checks=40", "exits.cascade=true"]
-    {
+    for set in [
+        "data.folds=3",
+        "predictor.share=0.6",
+        "paths.store_tokens=true",
+        "policy.methods=all",
+        "policy.sets=0.2",
+        "policy.risk_checks=40",
+        "exits.cascade=true",
+    ] {
         args.extend(["--set", set]);
     }
     let output = quee(&args);

@@ -46,14 +46,18 @@ fn of_split(study: &Study, split: &str, table: &Outcomes) -> Vec<TensorData> {
         "cal_b" => (splits.cal_b.as_slice(), &runs.cal_b),
         _ => (splits.test.as_slice(), &runs.test),
     };
-    let samples = table.samples();
+    // A share of fit leaves pictures out; the same ones for every seed.
+    let chosen = study.seeds[0].trained.fit_pictures.as_ref().filter(|_| split == "fit");
+    let places: Vec<usize> = chosen.map_or_else(|| (0..indices.len()).collect(), Clone::clone);
+    let (samples, dim) = (table.samples(), study.prepared.backbone.feature_dim());
     let mut all = vec![
         TensorData::u16(format!("{split}.labels"), vec![samples], table.labels().iter().copied()),
-        TensorData::u32(format!("{split}.indices"), vec![samples], indices.iter().map(|&index| index as u32)),
+        TensorData::u32(format!("{split}.indices"), vec![samples], places.iter().map(|&at| indices[at] as u32)),
     ];
     if study.recipe.paths.store_tokens {
-        let shape = vec![study.tree.paths().len(), samples, study.prepared.backbone.feature_dim()];
-        all.push(TensorData::f32(format!("{split}.tokens"), shape, tokens[1..].iter().flatten().copied()));
+        let shape = vec![study.tree.paths().len(), samples, dim];
+        let values = tokens[1..].iter().flat_map(|node| places.iter().flat_map(|&at| &node[at * dim..(at + 1) * dim]));
+        all.push(TensorData::f32(format!("{split}.tokens"), shape, values.copied()));
     }
     all
 }
