@@ -14,6 +14,7 @@ use crate::baselines::per_input_width::PerInputWidth;
 use crate::baselines::threshold::{QUANTILES, Score, early_exit, naive};
 use crate::cost::{Charge, CostError, Ledger, Price};
 use crate::cross_fit::Folds;
+use crate::curve::{cal_points, pareto, within_drop};
 use crate::dynamic::{Cells, Chain};
 use crate::fitted::{Fitted, FittedError, FittedOptions, FittedPlan};
 use crate::gate_features::GateFeatures;
@@ -252,6 +253,18 @@ impl MethodResult {
     pub fn for_budget(&self, budget: f64) -> Option<usize> {
         let pair = |setting: &Setting| (setting.parameter, setting.cal.mean_cost());
         within_budget(&self.settings.iter().map(pair).collect::<Vec<_>>(), budget)
+    }
+
+    /// Index of the cheapest setting of the front on *cal-a* that loses at most `drop` (a share) against float there; of the most accurate one
+    /// where none does.
+    ///
+    /// # Panics
+    /// Without settings.
+    pub fn for_drop(&self, float: &Setting, drop: f64) -> usize {
+        let points = cal_points(&self.settings);
+        let front = pareto(&points);
+        let on_front: Vec<(f64, f64)> = front.iter().map(|&at| points[at]).collect();
+        front[within_drop(&on_front, float.cal.accuracy(), drop).unwrap_or(front.len() - 1)]
     }
 }
 

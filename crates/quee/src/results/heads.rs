@@ -1,7 +1,6 @@
 //! What exits and gates take: parameters, memory, operations, and their share of a policy's cost.
 
 use quee_policy::cost::Charge;
-use quee_policy::curve::{cal_points, pareto, within_drop};
 use serde::Serialize;
 
 use super::Study;
@@ -56,10 +55,7 @@ fn share_of_cost(study: &Study) -> (String, f64) {
     let Some(method) = seed.result.methods.iter().find(|method| method.name == OPEN_LOOP) else {
         return (String::new(), 0.0);
     };
-    let points = cal_points(&method.settings);
-    let front = pareto(&points);
-    let on_front: Vec<(f64, f64)> = front.iter().map(|&at| points[at]).collect();
-    let at = front[within_drop(&on_front, seed.result.float.cal.accuracy(), 0.01).unwrap_or(front.len() - 1)];
+    let at = method.for_drop(&seed.result.float, 0.01);
     let charge = if method.commits[at].is_some() { Charge::Static } else { Charge::Learned };
     let (setting, cost) = (&method.settings[at], seed.ledger.cost());
     let overhead = |&node: &u32| cost.relative(cost.overhead(study.tree.node(node as usize).depth, charge));

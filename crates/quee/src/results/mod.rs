@@ -85,7 +85,10 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
 }
 
 /// Indented JSON with a newline at its end.
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// When the value is not representable.
+pub fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let text = serde_json::to_string_pretty(value).context("results are not representable in JSON")?;
     Ok((text + "\n").into_bytes())
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result};
 use quee_policy::conformal::{Answers, Conformal, PolicySets, SetReport, Threshold};
-use quee_policy::curve::{cal_points, pareto, within_drop};
 use quee_policy::risk_validation::{RiskCheck, RiskPlan, RiskPopulation, validate};
 use quee_policy::study::{MethodResult, SeedResult};
 use serde::Serialize;
@@ -118,11 +117,8 @@ fn sets(
         paths.push(PathSet { path: tree.label(node, &names), threshold, report });
     }
     // The setting is fixed on cal-a, before anything is calibrated.
-    let points = cal_points(&method.settings);
-    let front = pareto(&points);
-    let on_front: Vec<(f64, f64)> = front.iter().map(|&at| points[at]).collect();
-    let at = within_drop(&on_front, result.float.cal.accuracy(), SETS_DROP).unwrap_or(front.len() - 1);
-    let (setting, at) = (&method.settings[front[at]], front[at]);
+    let at = method.for_drop(&result.float, SETS_DROP);
+    let setting = &method.settings[at];
     let rows = |nodes: &[Vec<f32>], options: &[u32]| -> Vec<f32> {
         let row =
             |(picture, &node): (usize, &u32)| nodes[node as usize][picture * classes..(picture + 1) * classes].to_vec();

@@ -12,7 +12,6 @@ use quee_policy::bootstrap::Interval;
 use quee_policy::gap::{Candidate, Parts, decompose, learning_curve};
 use quee_policy::study::{MethodKind, NAIVE};
 use quee_policy::summary::{Difference, Summary};
-use serde::Serialize;
 
 pub use cases::{Case, Cases, Role};
 
@@ -22,7 +21,7 @@ use crate::output::RunFolder;
 use crate::recipe::Recipe;
 use crate::report::sweep::{CaseReport, Gap, Row, SweepReport};
 use crate::report::{sweep_page, sweep_svg};
-use crate::results::skill;
+use crate::results::{json, skill};
 use crate::run::Options;
 use crate::stages::study::{DYNAMIC, OPEN_LOOP};
 
@@ -207,8 +206,4 @@ fn csv(report: &SweepReport) -> String {
         }
     }
     text
-}
-
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    Ok((serde_json::to_string_pretty(value)? + "\n").into_bytes())
 }
