@@ -1,151 +1,151 @@
-//! How prefixes and suffixes of a gate are numbered.
+//! Which continuations a gate is asked about, prefix by prefix.
 
 use quee_quant::Width;
 use serde::{Deserialize, Serialize};
 
 use crate::HeadsError;
 
-/// Numbers the prefixes and suffixes at the gates of a backbone with `segments` segments and `widths` widths.
+/// The prefixes that reach a gate and the ways to go on behind each, as lists of width indices.
 ///
-/// Prefixes at gate `s` are the `widths^s` sequences of `s` width indices, read as a number in base `widths`, first
-/// width most significant. Suffixes are ordered by length (0 to `segments − s`), then in the same way. A constraint on
-/// paths does not change the numbers; it only makes some pairs of them [absent](crate::ABSENT).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "(usize, usize)", into = "(usize, usize)")]
-pub struct Continuations {
-    widths: usize,
-    segments: usize,
+/// Prefixes are numbered as they are given. *Suffixes* are the distinct ways to go on, ordered by length, then by the first width in
+/// which they differ; the empty one, "answer here", is the first. Behind a prefix there may be only some of the suffixes: its *places*
+/// number those, in the same order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Parts", into = "Parts")]
+pub struct GatePaths {
+    gate: usize,
+    prefixes: Vec<Vec<usize>>,
+    suffixes: Vec<Vec<usize>>,
+    /// `[prefix][place]`: number of the suffix, ascending.
+    places: Vec<Vec<usize>>,
 }
 
-impl Continuations {
-    /// The numbering for `widths` widths and `segments` segments.
+/// What is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Parts {
+    prefixes: Vec<Vec<usize>>,
+    ways: Vec<Vec<Vec<usize>>>,
+}
+
+impl GatePaths {
+    /// The paths of a gate: `prefixes`, and behind each its `ways` to go on, in any order.
     ///
     /// # Errors
-    /// When either is 0, or there are more than 2³² paths.
-    pub fn new(widths: usize, segments: usize) -> Result<Self, HeadsError> {
-        let paths = u32::try_from(segments).ok().and_then(|s| widths.checked_pow(s));
-        if widths == 0 || segments == 0 || segments > 32 || paths.is_none_or(|p| p > u32::MAX as usize) {
-            return Err(HeadsError::Setting {
-                what: "widths × segments",
-                value: format!("{widths} × {segments}"),
-                hint: "take 1 to 32 segments and at least one width, and fewer of both if the tree is too large",
-            });
+    /// Without prefixes, when they differ in length, are empty or repeat, or when a list of ways repeats one, lacks the empty one, or there is
+    /// not one list per prefix.
+    pub fn new(prefixes: Vec<Vec<usize>>, mut ways: Vec<Vec<Vec<usize>>>) -> Result<Self, HeadsError> {
+        let bad = |hint: &'static str| {
+            Err(HeadsError::Setting { what: "paths of a gate", value: format!("{} prefixes", prefixes.len()), hint })
+        };
+        let gate = prefixes.first().map_or(0, Vec::len);
+        if gate == 0 || prefixes.iter().any(|prefix| prefix.len() != gate) || has_twins(&prefixes) {
+            return bad("prefixes must be there, distinct, and of one length of at least 1");
         }
-        Ok(Self { widths, segments })
+        let order = |way: &Vec<usize>| (way.len(), way.clone());
+        ways.iter_mut().for_each(|ways| ways.sort_by_key(order));
+        let wrong = |ways: &Vec<Vec<usize>>| ways.first().is_none_or(|first| !first.is_empty()) || has_twins(ways);
+        if ways.len() != prefixes.len() || ways.iter().any(wrong) {
+            return bad("behind each prefix there must be distinct ways to go on, the empty one among them");
+        }
+        let mut suffixes: Vec<Vec<usize>> = ways.iter().flatten().cloned().collect();
+        suffixes.sort_by_key(order);
+        suffixes.dedup();
+        let number = |way: &Vec<usize>| suffixes.binary_search_by_key(&order(way), order).expect("one of the list");
+        let places = ways.iter().map(|ways| ways.iter().map(number).collect()).collect();
+        Ok(Self { gate, prefixes, suffixes, places })
     }
 
-    /// Number of widths a segment may run at.
-    pub fn widths(self) -> usize {
-        self.widths
-    }
-
-    /// Number of segments.
-    pub fn segments(self) -> usize {
-        self.segments
-    }
-
-    /// Number of prefixes at `gate` (0 to `segments`; gate 0 has one, the empty one).
-    pub fn prefixes(self, gate: usize) -> usize {
-        power(self.widths, gate)
-    }
-
-    /// Number of suffixes at `gate`, the empty one included.
+    /// All sequences of `widths` widths at gate `gate` of `segments` segments; prefixes in the order of their widths.
     ///
-    /// # Panics
-    /// When `gate` is greater than the number of segments.
-    pub fn suffixes(self, gate: usize) -> usize {
-        assert!(gate <= self.segments, "gate {gate} of {} segments", self.segments);
-        self.first_of_length(self.segments - gate + 1)
+    /// # Errors
+    /// When there are no widths, or no such gate.
+    pub fn all(widths: usize, segments: usize, gate: usize) -> Result<Self, HeadsError> {
+        let longer = |paths: &[Vec<usize>]| -> Vec<Vec<usize>> {
+            paths.iter().flat_map(|path| (0..widths).map(move |width| [path.as_slice(), &[width]].concat())).collect()
+        };
+        let of_length = |length: usize| (0..length).fold(vec![Vec::new()], |paths, _| longer(&paths));
+        let prefixes = of_length(gate);
+        let ways: Vec<Vec<usize>> = (0..=segments.saturating_sub(gate)).flat_map(of_length).collect();
+        let ways = vec![ways; prefixes.len()];
+        Self::new(prefixes, ways)
     }
 
-    /// Number of the first suffix with `length` widths: the suffixes of that length are the `widths^length` from here.
-    pub fn first_of_length(self, length: usize) -> usize {
-        (0..length).map(|l| power(self.widths, l)).sum()
+    /// The gate: widths of a prefix.
+    pub fn gate(&self) -> usize {
+        self.gate
     }
 
-    /// Number of a prefix.
+    /// Checks that every path is one of `widths` widths and at most `segments` segments.
     ///
-    /// # Panics
-    /// When an entry is not the index of a width.
-    pub fn prefix_index(self, prefix: &[usize]) -> usize {
-        prefix.iter().fold(0, |number, &width| self.extend_prefix(number, width))
+    /// # Errors
+    /// When one is not.
+    pub fn check(&self, widths: usize, segments: usize) -> Result<(), HeadsError> {
+        let known = |path: &Vec<usize>| path.iter().all(|&width| width < widths);
+        let longest = self.gate + self.suffixes.last().map_or(0, Vec::len);
+        if longest <= segments && self.prefixes.iter().all(known) && self.suffixes.iter().all(known) {
+            return Ok(());
+        }
+        let value = format!("{longest} segments, widths {:?}", self.suffixes.iter().flatten().max());
+        Err(HeadsError::Setting { what: "paths of a gate", value, hint: "they leave the backbone or its widths" })
     }
 
-    /// Number of the prefix that is `prefix` followed by one more width.
-    ///
-    /// # Panics
-    /// When `width` is not the index of a width.
-    pub fn extend_prefix(self, prefix: usize, width: usize) -> usize {
-        assert!(width < self.widths, "width {width} of {}", self.widths);
-        prefix * self.widths + width
+    /// The prefixes.
+    pub fn prefixes(&self) -> &[Vec<usize>] {
+        &self.prefixes
     }
 
-    /// Widths of prefix number `index` at `gate`.
+    /// The distinct ways to go on.
+    pub fn suffixes(&self) -> &[Vec<usize>] {
+        &self.suffixes
+    }
+
+    /// Numbers of the suffixes that may follow a prefix, by place.
     ///
     /// # Panics
     /// When there is no such prefix.
-    pub fn prefix(self, gate: usize, index: usize) -> Vec<usize> {
-        assert!(index < self.prefixes(gate), "prefix {index} at gate {gate}");
-        digits(index, self.widths, gate)
+    pub fn places(&self, prefix: usize) -> &[usize] {
+        &self.places[prefix]
     }
 
-    /// Number of a suffix; the same at every gate where it fits.
-    ///
-    /// # Panics
-    /// When an entry is not the index of a width.
-    pub fn suffix_index(self, suffix: &[usize]) -> usize {
-        self.first_of_length(suffix.len()) + self.prefix_index(suffix)
-    }
-
-    /// Widths of suffix number `index`; the same at every gate where it fits.
-    ///
-    /// # Panics
-    /// When the suffix is longer than the whole backbone.
-    pub fn suffix(self, index: usize) -> Vec<usize> {
-        let length = (0..=self.segments).rfind(|&l| self.first_of_length(l) <= index).unwrap_or(0);
-        let number = index - self.first_of_length(length);
-        assert!(number < power(self.widths, length), "suffix {index} is longer than {} segments", self.segments);
-        digits(number, self.widths, length)
-    }
-
-    /// Suffix number `index` for people: `exit`, or its widths, as in `w4a4 w8a8`.
-    ///
-    /// # Panics
-    /// When the suffix is longer than the backbone, or `widths` are fewer than were numbered.
-    pub fn suffix_name(self, index: usize, widths: &[Width]) -> String {
-        if index == 0 {
-            return "exit".to_owned();
-        }
-        let names: Vec<String> = self.suffix(index).iter().map(|&w| widths[w].to_string()).collect();
-        names.join(" ")
+    /// Most places of a prefix.
+    pub fn most_places(&self) -> usize {
+        self.places.iter().map(Vec::len).max().unwrap_or(0)
     }
 }
 
-impl TryFrom<(usize, usize)> for Continuations {
+fn has_twins(paths: &[Vec<usize>]) -> bool {
+    let mut sorted: Vec<_> = paths.iter().collect();
+    sorted.sort();
+    sorted.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// A way to go on for people: `exit`, or its widths, as in `w4a4 w8a8`.
+///
+/// # Panics
+/// When it has a width that `widths` lacks.
+pub fn suffix_name(suffix: &[usize], widths: &[Width]) -> String {
+    if suffix.is_empty() {
+        return "exit".to_owned();
+    }
+    let names: Vec<String> = suffix.iter().map(|&width| widths[width].to_string()).collect();
+    names.join(" ")
+}
+
+impl TryFrom<Parts> for GatePaths {
     type Error = HeadsError;
 
-    fn try_from((widths, segments): (usize, usize)) -> Result<Self, HeadsError> {
-        Self::new(widths, segments)
+    fn try_from(Parts { prefixes, ways }: Parts) -> Result<Self, HeadsError> {
+        Self::new(prefixes, ways)
     }
 }
 
-impl From<Continuations> for (usize, usize) {
-    fn from(numbering: Continuations) -> Self {
-        (numbering.widths, numbering.segments)
+impl From<GatePaths> for Parts {
+    fn from(paths: GatePaths) -> Self {
+        let GatePaths { prefixes, suffixes, places, .. } = paths;
+        let ways =
+            places.iter().map(|places| places.iter().map(|&suffix| suffixes[suffix].clone()).collect()).collect();
+        Self { prefixes, ways }
     }
-}
-
-fn power(base: usize, exponent: usize) -> usize {
-    (0..exponent).fold(1, |product, _| product * base)
-}
-
-fn digits(mut number: usize, base: usize, length: usize) -> Vec<usize> {
-    let mut digits = vec![0; length];
-    for digit in digits.iter_mut().rev() {
-        *digit = number % base;
-        number /= base;
-    }
-    digits
 }
 
 #[cfg(test)]
@@ -154,41 +154,50 @@ mod tests {
 
     #[test]
     fn suffixes_are_ordered_by_length_then_by_first_width() {
-        let numbering = Continuations::new(2, 3).unwrap();
+        let paths = GatePaths::all(2, 3, 1).unwrap();
         let expected: [&[usize]; 7] = [&[], &[0], &[1], &[0, 0], &[0, 1], &[1, 0], &[1, 1]];
-        assert_eq!(numbering.suffixes(1), expected.len());
-        for (index, suffix) in expected.iter().enumerate() {
-            assert_eq!(numbering.suffix(index), *suffix);
-            assert_eq!(numbering.suffix_index(suffix), index);
-        }
-        assert_eq!((numbering.suffixes(0), numbering.suffixes(2), numbering.suffixes(3)), (15, 3, 1));
-        assert_eq!(numbering.first_of_length(3), 7);
+        assert_eq!(paths.suffixes(), expected);
+        assert_eq!(paths.prefixes(), [[0], [1]]);
+        assert_eq!(paths.places(1), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!((paths.gate(), paths.most_places()), (1, 7));
+        assert_eq!(GatePaths::all(3, 4, 2).unwrap().prefixes()[5], [1, 2]);
     }
 
     #[test]
-    fn prefixes_read_back() {
-        let numbering = Continuations::new(3, 4).unwrap();
-        for index in 0..numbering.prefixes(3) {
-            assert_eq!(numbering.prefix_index(&numbering.prefix(3, index)), index);
-        }
-        assert_eq!(numbering.prefix(2, 5), [1, 2]);
-        assert_eq!(numbering.extend_prefix(1, 2), 5);
+    fn places_number_what_may_follow_a_prefix() {
+        let ways = vec![vec![vec![1], vec![], vec![1, 0]], vec![vec![], vec![0]]];
+        let paths = GatePaths::new(vec![vec![0, 1], vec![1, 1]], ways).unwrap();
+        let expected: [&[usize]; 4] = [&[], &[0], &[1], &[1, 0]];
+        assert_eq!(paths.suffixes(), expected);
+        assert_eq!((paths.places(0), paths.places(1)), (&[0, 2, 3][..], &[0, 1][..]));
+        assert!(paths.check(2, 4).is_ok());
+        assert!(paths.check(1, 4).is_err() && paths.check(2, 3).is_err());
+        let text = serde_json::to_string(&paths).unwrap();
+        assert_eq!(serde_json::from_str::<GatePaths>(&text).unwrap(), paths);
     }
 
     #[test]
     fn names_are_those_of_the_widths() {
         let widths = [Width::new(4, 8).unwrap(), Width::FLOAT];
-        let numbering = Continuations::new(2, 2).unwrap();
-        assert_eq!(numbering.suffix_name(0, &widths), "exit");
-        assert_eq!(numbering.suffix_name(4, &widths), "w4a8 float");
+        assert_eq!(suffix_name(&[], &widths), "exit");
+        assert_eq!(suffix_name(&[0, 1], &widths), "w4a8 float");
     }
 
     #[test]
-    fn impossible_trees_are_refused() {
-        for (widths, segments) in [(0, 3), (3, 0), (3, 33), (70, 6), (usize::MAX, 2)] {
-            assert!(Continuations::new(widths, segments).is_err(), "{widths} × {segments}");
+    fn impossible_lists_are_refused() {
+        let wrong: [(Vec<Vec<usize>>, Vec<Vec<Vec<usize>>>); 7] = [
+            (vec![], vec![]),
+            (vec![vec![]], vec![vec![vec![]]]),
+            (vec![vec![0], vec![0, 1]], vec![vec![vec![]]; 2]),
+            (vec![vec![0], vec![0]], vec![vec![vec![]]; 2]),
+            (vec![vec![0]], vec![]),
+            (vec![vec![0]], vec![vec![vec![1]]]),
+            (vec![vec![0]], vec![vec![vec![], vec![1], vec![1]]]),
+        ];
+        for (prefixes, ways) in wrong {
+            assert!(GatePaths::new(prefixes.clone(), ways.clone()).is_err(), "{prefixes:?} {ways:?}");
         }
-        assert!(serde_json::from_str::<Continuations>("[0, 3]").is_err());
-        assert_eq!(serde_json::from_str::<Continuations>("[2, 3]").unwrap(), Continuations::new(2, 3).unwrap());
+        assert!(GatePaths::all(0, 3, 1).is_err() && GatePaths::all(2, 3, 0).is_err());
+        assert!(serde_json::from_str::<GatePaths>(r#"{"prefixes": [[0]], "ways": []}"#).is_err());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A backbone is cut into `S` segments; gate `s` (1 to `S − 1`) stands after segment `s`. A *prefix* at gate `s` is the
 //! sequence of the `s` widths that brought a sample there, a *suffix* a sequence of at most `S − s` widths that could
-//! follow; the empty suffix means "answer here". [`Continuations`] numbers both. A gate's predictor maps features of
+//! follow; the empty suffix means "answer here". [`GatePaths`] numbers both. A gate's predictor maps features of
 //! the sample to one probability of error per suffix (QuEE, arXiv 2406.14404; which features, and how cells are
 //! formed, are choices of this project).
 //!
@@ -40,7 +40,7 @@ mod trees;
 pub use boost::{Boosted, TreeConfig, train_trees};
 pub use calibrate::{Calibration, CalibrationKind};
 pub use cells::Cells;
-pub use continuations::Continuations;
+pub use continuations::{GatePaths, suffix_name};
 pub use error::HeadsError;
 pub use exit::ExitHead;
 pub use features::{FeatureSpec, softmax};

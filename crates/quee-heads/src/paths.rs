@@ -95,15 +95,13 @@ mod tests {
     #[test]
     fn paths_are_told_apart_at_every_gate() {
         let mut seen = Vec::new();
-        let numbering = crate::Continuations::new(2, 4).unwrap();
         for gate in 1..4 {
-            for (prefix, suffix) in
-                (0..numbering.prefixes(gate)).flat_map(|p| (0..numbering.suffixes(gate)).map(move |q| (p, q)))
-            {
+            let paths = crate::GatePaths::all(2, 4, gate).unwrap();
+            for (prefix, suffix) in paths.prefixes().iter().flat_map(|p| paths.suffixes().iter().map(move |q| (p, q))) {
                 let mut out = Vec::new();
-                spec().describe_path(&numbering.prefix(gate, prefix), &numbering.suffix(suffix), 0.0, &mut out);
+                spec().describe_path(prefix, suffix, 0.0, &mut out);
                 assert_eq!(out.len(), spec().path_dim());
-                assert!(!seen.contains(&out), "gate {gate}, prefix {prefix}, suffix {suffix}");
+                assert!(!seen.contains(&out), "gate {gate}, prefix {prefix:?}, suffix {suffix:?}");
                 seen.push(out);
             }
         }

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{expect_finite, expect_len};
 use crate::{
-    Calibration, Cells, Continuations, Ensemble, FeatureSpec, HeadsError, RateTable, SharedPredictor, Standardizer,
-    Trees,
+    Calibration, Cells, Ensemble, FeatureSpec, GatePaths, HeadsError, RateTable, SharedPredictor, Standardizer, Trees,
 };
 
 /// How the probabilities of a gate are computed.
@@ -40,31 +39,33 @@ pub enum Kind {
 /// Predicts, at one gate, the probability of error of every continuation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Parts", into = "Parts")]
-pub struct GatePredictor {
-    parts: Parts,
-    numbering: Continuations,
-}
+pub struct GatePredictor(Parts);
 
 /// What a predictor consists of, before it is checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Parts {
     spec: FeatureSpec,
-    gate: usize,
+    paths: GatePaths,
     standardizer: Standardizer,
     kind: Kind,
     calibration: Calibration,
 }
 
 impl GatePredictor {
-    /// Puts the parts of gate `gate` (1 to `spec.segments − 1`) together, without calibration.
+    /// Puts the parts of a gate (1 to `spec.segments − 1`) together, without calibration.
     ///
     /// # Errors
-    /// When the gate does not exist or the parts do not fit each other: the standardizer covers `spec.dim(gate)`
+    /// When there is no such gate, its `paths` leave the backbone, or the parts do not fit each other: the standardizer covers `spec.dim(gate)`
     /// features, networks map these to one output per suffix, cells cover `spec.cell_dim()` features, rates exist for
     /// every cell, prefix and suffix, trees read features and description of a suffix, a shared predictor has the same
     /// `spec`, there is one cost per suffix; and every number is finite.
-    pub fn new(spec: FeatureSpec, gate: usize, standardizer: Standardizer, kind: Kind) -> Result<Self, HeadsError> {
-        Self::try_from(Parts { spec, gate, standardizer, kind, calibration: Calibration::Identity })
+    pub fn new(
+        spec: FeatureSpec,
+        paths: GatePaths,
+        standardizer: Standardizer,
+        kind: Kind,
+    ) -> Result<Self, HeadsError> {
+        Self::try_from(Parts { spec, paths, standardizer, kind, calibration: Calibration::Identity })
     }
 
     /// The same predictor with another calibration.
@@ -73,70 +74,76 @@ impl GatePredictor {
     /// As [`Calibration::check`].
     pub fn with_calibration(mut self, calibration: Calibration) -> Result<Self, HeadsError> {
         calibration.check()?;
-        self.parts.calibration = calibration;
+        self.0.calibration = calibration;
         Ok(self)
     }
 
     /// Which features it reads.
     pub fn spec(&self) -> &FeatureSpec {
-        &self.parts.spec
+        &self.0.spec
     }
 
     /// The gate it stands at.
     pub fn gate(&self) -> usize {
-        self.parts.gate
+        self.0.paths.gate()
     }
 
     /// How features are standardised.
     pub fn standardizer(&self) -> &Standardizer {
-        &self.parts.standardizer
+        &self.0.standardizer
     }
 
     /// How probabilities are computed.
     pub fn kind(&self) -> &Kind {
-        &self.parts.kind
+        &self.0.kind
     }
 
     /// Its calibration.
     pub fn calibration(&self) -> &Calibration {
-        &self.parts.calibration
+        &self.0.calibration
     }
 
-    /// Number of suffixes, which is the number of probabilities.
-    pub fn suffixes(&self) -> usize {
-        self.numbering.suffixes(self.parts.gate)
+    /// Prefixes and what may follow them.
+    pub fn paths(&self) -> &GatePaths {
+        &self.0.paths
     }
 
-    /// Calibrated probability of error `[suffixes]` of every suffix, written over `out`.
+    /// Calibrated probability of error of every way to go on behind `prefix`, by [place](GatePaths::places), written over `out`.
     ///
     /// `features` `[dim]` are those of [`FeatureSpec::write`], not yet standardised; `prefix` is the number of the
-    /// widths so far. Suffixes that the prefix does not allow get a number as well: whoever chooses must leave them out.
+    /// widths so far.
     ///
     /// # Panics
     /// When the number of features does not fit or the prefix does not exist.
     pub fn predict(&self, features: &[f32], prefix: usize, out: &mut Vec<f32>) {
-        let Parts { spec, gate, standardizer, kind, calibration } = &self.parts;
-        let numbering = self.numbering;
+        let Parts { spec, paths, standardizer, kind, calibration } = &self.0;
+        let (gate, places) = (paths.gate(), paths.places(prefix));
         let mut row = features.to_vec();
         assert_eq!(row.len(), standardizer.dim(), "features at gate {gate}");
         standardizer.apply(&mut row);
         match kind {
-            Kind::Ensemble(ensemble) => ensemble.probabilities(&row, out),
+            Kind::Ensemble(ensemble) => {
+                ensemble.probabilities(&row, out);
+                // Places ascend, so what is moved has not been overwritten.
+                places.iter().enumerate().for_each(|(place, &suffix)| out[place] = out[suffix]);
+                out.truncate(places.len());
+            }
             Kind::Cells { cells, rates } => {
+                let rates = rates.row(cells.assign(&row[..spec.cell_dim()]), prefix);
                 out.clear();
-                out.extend_from_slice(rates.row(cells.assign(&row[..spec.cell_dim()]), prefix));
+                out.extend(places.iter().map(|&suffix| rates[suffix]));
             }
             Kind::Trees { trees, costs } => {
                 out.clear();
-                for (suffix, &cost) in costs.iter().enumerate() {
+                for &suffix in places {
                     row.truncate(features.len());
-                    spec.describe_suffix(*gate, &numbering.suffix(suffix), cost, &mut row);
+                    spec.describe_suffix(gate, &paths.suffixes()[suffix], costs[suffix], &mut row);
                     out.push(trees.probability(&row));
                 }
             }
             Kind::Shared { shared, costs } => {
-                let suffixes = costs.iter().enumerate().map(|(suffix, &cost)| (numbering.suffix(suffix), cost));
-                shared.predict_all(features, &numbering.prefix(*gate, prefix), suffixes, out);
+                let ways = places.iter().map(|&suffix| (&paths.suffixes()[suffix], costs[suffix]));
+                shared.predict_all(features, &paths.prefixes()[prefix], ways, out);
             }
         }
         out.iter_mut().for_each(|p| *p = calibration.apply(*p));
@@ -144,27 +151,27 @@ impl GatePredictor {
 
     /// Number of stored parameters: those of the model; costs of suffixes, standardisation and calibration included.
     pub fn parameters(&self) -> usize {
-        let kind = match &self.parts.kind {
+        let kind = match &self.0.kind {
             Kind::Ensemble(ensemble) => ensemble.parameters(),
             Kind::Cells { cells, rates } => cells.k() * cells.dim() + rates.rates.len(),
             Kind::Trees { trees, costs } => trees.parameters() + costs.len(),
             Kind::Shared { shared, costs } => shared.parameters() + costs.len(),
         };
-        kind + 2 * self.parts.standardizer.dim() + self.parts.calibration.parameters()
+        kind + 2 * self.0.standardizer.dim() + self.0.calibration.parameters()
     }
 
-    /// Multiply-accumulates of one evaluation: projection, standardisation, networks, distances or trees (of every
-    /// suffix, see [`Trees::macs`]), calibration.
+    /// Multiply-accumulates of one evaluation, behind the prefix with the most ways to go on: projection, standardisation, networks,
+    /// distances or trees (of every way, see [`Trees::macs`]), calibration.
     /// Softmax, sorting and logarithms of the features multiply nothing and count nothing.
     pub fn macs(&self) -> u64 {
-        let (standardisation, suffixes) = (self.parts.standardizer.dim() as u64, self.suffixes());
-        let kind = match &self.parts.kind {
+        let (standardisation, places) = (self.0.standardizer.dim() as u64, self.0.paths.most_places());
+        let kind = match &self.0.kind {
             Kind::Ensemble(ensemble) => standardisation + ensemble.macs(),
             Kind::Cells { cells, .. } => standardisation + (cells.k() * cells.dim()) as u64,
-            Kind::Trees { trees, .. } => standardisation + suffixes as u64 * trees.macs(),
-            Kind::Shared { shared, .. } => shared.macs_after_features(suffixes),
+            Kind::Trees { trees, .. } => standardisation + places as u64 * trees.macs(),
+            Kind::Shared { shared, .. } => shared.macs_after_features(places),
         };
-        self.parts.spec.macs() + kind + suffixes as u64 * self.parts.calibration.macs()
+        self.0.spec.macs() + kind + places as u64 * self.0.calibration.macs()
     }
 }
 
@@ -172,17 +179,18 @@ impl TryFrom<Parts> for GatePredictor {
     type Error = HeadsError;
 
     fn try_from(parts: Parts) -> Result<Self, HeadsError> {
-        let Parts { spec, gate, standardizer, kind, calibration } = &parts;
+        let Parts { spec, paths, standardizer, kind, calibration } = &parts;
         spec.check()?;
-        let numbering = Continuations::new(spec.widths.len(), spec.segments)?;
-        if *gate == 0 || *gate >= spec.segments {
+        paths.check(spec.widths.len(), spec.segments)?;
+        let gate = paths.gate();
+        if gate >= spec.segments {
             return Err(HeadsError::Setting {
                 what: "gate",
                 value: gate.to_string(),
                 hint: "predictors stand after each segment but the last",
             });
         }
-        let (dim, suffixes) = (spec.dim(*gate), numbering.suffixes(*gate));
+        let (dim, suffixes) = (spec.dim(gate), paths.suffixes().len());
         standardizer.check(dim)?;
         calibration.check()?;
         match kind {
@@ -192,11 +200,11 @@ impl TryFrom<Parts> for GatePredictor {
                 rates.check()?;
                 expect_len("features of the cells", spec.cell_dim(), cells.dim())?;
                 expect_len("cells of the rates", cells.k(), rates.cells)?;
-                expect_len("prefixes of the rates", numbering.prefixes(*gate), rates.prefixes)?;
+                expect_len("prefixes of the rates", paths.prefixes().len(), rates.prefixes)?;
                 expect_len("suffixes of the rates", suffixes, rates.suffixes)?;
             }
             Kind::Trees { trees, costs } => {
-                trees.check(dim + spec.suffix_dim(*gate))?;
+                trees.check(dim + spec.suffix_dim(gate))?;
                 expect_len("costs of the suffixes", suffixes, costs.len())?;
                 expect_finite("costs of the suffixes", costs)?;
             }
@@ -209,13 +217,13 @@ impl TryFrom<Parts> for GatePredictor {
                 expect_finite("costs of the suffixes", costs)?;
             }
         }
-        Ok(Self { parts, numbering })
+        Ok(Self(parts))
     }
 }
 
 impl From<GatePredictor> for Parts {
     fn from(predictor: GatePredictor) -> Self {
-        predictor.parts
+        predictor.0
     }
 }
 
@@ -224,6 +232,11 @@ mod tests {
     use super::*;
     use crate::shared::tests::spec;
     use crate::{Mlp, shared};
+
+    /// All paths of gate 2.
+    fn paths() -> GatePaths {
+        GatePaths::all(2, 3, 2).unwrap()
+    }
 
     fn plain(dim: usize) -> Standardizer {
         Standardizer { mean: vec![0.0; dim], std: vec![1.0; dim] }
@@ -235,7 +248,7 @@ mod tests {
         let mut w2 = vec![0.0; 3 * dim];
         (0..3).for_each(|o| w2[(o + 1) * dim - 1] = (o + 1) as f32);
         let member = Mlp { inputs: dim, hidden: 0, outputs: 3, w1: vec![], b1: vec![], w2, b2: vec![0.0; 3] };
-        GatePredictor::new(spec(), 2, plain(dim), Kind::Ensemble(Ensemble { members: vec![member] })).unwrap()
+        GatePredictor::new(spec(), paths(), plain(dim), Kind::Ensemble(Ensemble { members: vec![member] })).unwrap()
     }
 
     fn table() -> GatePredictor {
@@ -244,7 +257,7 @@ mod tests {
         let cells = Cells::fit(&[vec![0.0; dim], vec![1.0; dim]].concat(), dim, 2, 0).unwrap();
         let rates = (0..2 * 4 * 3).map(|i| i as f32 / 100.0).collect();
         let rates = RateTable { cells: 2, prefixes: 4, suffixes: 3, rates };
-        GatePredictor::new(spec.clone(), 2, plain(spec.dim(2)), Kind::Cells { cells, rates }).unwrap()
+        GatePredictor::new(spec.clone(), paths(), plain(spec.dim(2)), Kind::Cells { cells, rates }).unwrap()
     }
 
     fn features(so_far: &[usize]) -> Vec<f32> {
@@ -289,12 +302,12 @@ mod tests {
             value: vec![0.75, 1.0, -1.0, 0.25, 0.5, -0.5],
             child: vec![1, 0, 0, 4, 0, 0],
         };
-        GatePredictor::new(spec(), 2, plain(dim), Kind::Trees { trees, costs: vec![0.0, 0.2, 0.3] }).unwrap()
+        GatePredictor::new(spec(), paths(), plain(dim), Kind::Trees { trees, costs: vec![0.0, 0.2, 0.3] }).unwrap()
     }
 
     fn shared() -> GatePredictor {
         let kind = Kind::Shared { shared: shared::tests::networks(), costs: vec![0.0, 0.2, 0.3] };
-        GatePredictor::new(spec(), 2, plain(spec().dim(2)), kind).unwrap()
+        GatePredictor::new(spec(), paths(), plain(spec().dim(2)), kind).unwrap()
     }
 
     #[test]
@@ -321,6 +334,24 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_answered_for_what_may_follow_it() {
+        let ways = vec![vec![vec![], vec![1]], vec![vec![], vec![0]]];
+        let some = GatePaths::new(vec![vec![1, 0], vec![1, 1]], ways).unwrap();
+        let whole = [logistic(), trees(), shared()];
+        for all in &whole {
+            let GatePredictor(Parts { spec, standardizer, kind, .. }) = all.clone();
+            let few = GatePredictor::new(spec, some.clone(), standardizer, kind).unwrap();
+            let (mut said, mut expected) = (Vec::new(), Vec::new());
+            for (prefix, last) in [(0, 0), (1, 1)] {
+                few.predict(&features(&[1, last]), prefix, &mut said);
+                all.predict(&features(&[1, last]), 2 + prefix, &mut expected);
+                assert_eq!(said, [expected[0], expected[2 - prefix]]);
+            }
+            assert!(few.macs() <= all.macs());
+        }
+    }
+
+    #[test]
     fn costs_are_counted() {
         let dim = spec().dim(2);
         assert_eq!(logistic().macs(), (3 * dim + dim) as u64);
@@ -339,7 +370,7 @@ mod tests {
         for predictor in [logistic(), table(), trees(), shared()] {
             let text = serde_json::to_string(&predictor).unwrap();
             assert_eq!(serde_json::from_str::<GatePredictor>(&text).unwrap(), predictor);
-            let elsewhere = text.replace("\"gate\":2", "\"gate\":1");
+            let elsewhere = text.replacen("[0,0]", "[0,2]", 1);
             assert!(serde_json::from_str::<GatePredictor>(&elsewhere).is_err());
             let flipped = text.replace("\"identity\"", r#"{"logit":{"scale":-1.0,"bias":0.0}}"#);
             assert!(serde_json::from_str::<GatePredictor>(&flipped).is_err());
@@ -347,11 +378,11 @@ mod tests {
         let Kind::Cells { cells, rates } = table().kind().clone() else { panic!("built from cells") };
         let fewer = RateTable { prefixes: 2, cells: 4, ..rates };
         let kind = Kind::Cells { cells, rates: fewer };
-        assert!(GatePredictor::new(spec(), 2, plain(spec().dim(2)), kind).is_err());
+        assert!(GatePredictor::new(spec(), paths(), plain(spec().dim(2)), kind).is_err());
         let Kind::Shared { shared, costs } = shared().kind().clone() else { panic!("built from a shared one") };
         let two = Kind::Shared { shared: shared.clone(), costs: costs[..2].to_vec() };
-        assert!(GatePredictor::new(spec(), 2, plain(spec().dim(2)), two).is_err());
+        assert!(GatePredictor::new(spec(), paths(), plain(spec().dim(2)), two).is_err());
         let other = FeatureSpec { projection_seed: 1, ..spec() };
-        assert!(GatePredictor::new(other, 2, plain(spec().dim(2)), Kind::Shared { shared, costs }).is_err());
+        assert!(GatePredictor::new(other, paths(), plain(spec().dim(2)), Kind::Shared { shared, costs }).is_err());
     }
 }

@@ -138,7 +138,7 @@ pub fn ece_floor(predictions: &[f32], seed: u64) -> f64 {
 pub struct PredictorRow {
     /// Gate.
     pub gate: usize,
-    /// Continuation, as [`Continuations::suffix_name`](crate::Continuations::suffix_name) writes it.
+    /// Continuation, as [`suffix_name`](crate::suffix_name) writes it.
     pub continuation: String,
     /// Number of predictions.
     pub n: usize,

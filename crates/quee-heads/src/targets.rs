@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{expect_finite, expect_len};
-use crate::{ABSENT, Continuations, HeadsError};
+use crate::{ABSENT, HeadsError};
 
 /// The default of α: the number of samples that the coarser rate is worth.
 pub const SMOOTHING: f64 = 8.0;
@@ -152,39 +152,6 @@ pub fn smoothed_rates_from(
     Ok(RateTable { cells, prefixes, suffixes, rates })
 }
 
-/// Gate 0, which has no features: the error rate of every suffix from the root, in the numbering of `numbering`.
-///
-/// `wrong` is `[suffixes(0), samples]` of 0, 1 or [`ABSENT`]. Rates are smoothed towards the mean rate of the suffixes
-/// of the same length. The empty suffix has no exit, and like every suffix without outcomes it gets rate 1.
-///
-/// # Errors
-/// When the length does not fit, `alpha` is negative or not finite, or an outcome has no meaning.
-pub fn root_rates(numbering: Continuations, samples: usize, wrong: &[u8], alpha: f64) -> Result<Vec<f32>, HeadsError> {
-    check_smoothing(alpha)?;
-    let suffixes = numbering.suffixes(0);
-    expect_len("outcomes", suffixes * samples, wrong.len())?;
-    let mut counts = vec![Count::default(); suffixes];
-    for (suffix, count) in counts.iter_mut().enumerate().skip(1) {
-        for (sample, &outcome) in wrong[suffix * samples..(suffix + 1) * samples].iter().enumerate() {
-            match outcome {
-                ABSENT => {}
-                0 | 1 => count.add(outcome),
-                value => return Err(HeadsError::Outcome { value, prefix: 0, suffix, sample }),
-            }
-        }
-    }
-    let mut rates = Vec::with_capacity(suffixes);
-    for length in 0..=numbering.segments() {
-        let group = &counts[numbering.first_of_length(length)..numbering.first_of_length(length + 1)];
-        let mean = group.iter().copied().sum::<Count>().rate();
-        rates.extend(group.iter().map(|count| match mean {
-            Some(mean) if count.n > 0.0 => count.smoothed(alpha, mean) as f32,
-            _ => RATE_OF_ABSENT as f32,
-        }));
-    }
-    Ok(rates)
-}
-
 fn check_smoothing(alpha: f64) -> Result<(), HeadsError> {
     if alpha.is_finite() && alpha >= 0.0 {
         return Ok(());
@@ -266,18 +233,6 @@ mod tests {
         assert!(smoothed_rates(shape, &[0, 1], &[0, 0], 1, -1.0).is_err());
         assert!(RateTable { cells: 1, prefixes: 1, suffixes: 1, rates: vec![1.5] }.check().is_err());
         assert!(RateTable { cells: 1, prefixes: 1, suffixes: 2, rates: vec![0.5] }.check().is_err());
-    }
-
-    #[test]
-    fn rates_at_the_root() {
-        let numbering = Continuations::new(2, 2).unwrap();
-        let x = ABSENT;
-        // exit | 0 | 1 | 00 | 01 | 10 | 11, four samples; path 10 does not exist.
-        let wrong = [[x; 4], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [x; 4], [1, 0, 0, 0]].concat();
-        let rates = root_rates(numbering, 4, &wrong, 4.0).unwrap();
-        let expected = [1.0, (3.0 + 2.0) / 8.0, (1.0 + 2.0) / 8.0, 3.0 / 8.0, 1.0 / 8.0, 1.0, 2.0 / 8.0];
-        assert_eq!(rates, expected);
-        assert!(root_rates(numbering, 4, &wrong[1..], 4.0).is_err());
     }
 
     proptest! {

@@ -118,7 +118,7 @@ mod tests {
                 (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1u64 << 24) as f32
             };
             let table = PredictionTable::from_fn(&tree, caps.len(), noise);
-            let rates = (0..tree.suffix_count(0)).map(|suffix| noise(0, 0, suffix)).collect();
+            let rates = (0..tree.places(ROOT)).map(|place| noise(0, 0, place)).collect();
             let policy = OpenLoop::new(&tree, &ledger, rates).unwrap();
             let pairs = tree.paths().flat_map(|node| (0..9).map(move |sample| (node, sample)));
             let answers: Vec<u16> = pairs.map(|(node, sample)| u16::from(noise(node, sample, 1) < 0.5)).collect();

@@ -40,6 +40,7 @@ pub mod overlay;
 mod ridge;
 pub mod risk;
 pub mod risk_validation;
+pub mod sampling;
 pub mod scores;
 pub mod study;
 #[cfg(test)]

@@ -10,42 +10,42 @@ use crate::tree::{Continuation, NodeId, PathTree, ROOT};
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionTable {
     samples: usize,
-    /// `[gate node - 1]`, each `[sample][suffix]`.
+    /// `[gate node - 1]`, each `[sample][place]`.
     rows: Vec<Vec<f32>>,
-    /// Suffixes of every row.
-    suffixes: Vec<usize>,
+    /// Places of every row.
+    places: Vec<usize>,
 }
 
 impl PredictionTable {
-    /// One list per node of [`PathTree::gate_nodes`], in that order, each `[sample][suffix]` with all suffixes of the
-    /// free tree ([`PathTree::suffix_count`]); entries that the monotone rule forbids are never read.
+    /// One list per node of [`PathTree::gate_nodes`], in that order, each `[sample][place]` with one prediction for every
+    /// way to go on ([`PathTree::places`]).
     ///
     /// # Errors
     /// If a list has the wrong length, or a value is not a probability.
     pub fn new(tree: &PathTree, samples: usize, rows: Vec<Vec<f32>>) -> Result<Self, TableError> {
         check_shape("predictions: gate nodes", rows.len(), tree.gate_nodes().count(), 1)?;
-        let mut suffixes = Vec::with_capacity(rows.len());
+        let mut places = Vec::with_capacity(rows.len());
         for (row, node) in rows.iter().zip(tree.gate_nodes()) {
-            let count = tree.suffix_count(tree.node(node).depth);
+            let count = tree.places(node);
             check_shape("predictions", row.len(), count, samples)?;
             if let Some(at) = row.iter().position(|value| !(0.0..=1.0).contains(value)) {
                 let (row, sample) = (node - 1, at / count);
                 return Err(TableError::Value { what: "predictions", row, sample, range: "0 to 1" });
             }
-            suffixes.push(count);
+            places.push(count);
         }
-        Ok(Self { samples, rows, suffixes })
+        Ok(Self { samples, rows, places })
     }
 
-    /// Fills the table from a function of node, sample and suffix; values are clamped to 0..1 and NaN becomes 1.
+    /// Fills the table from a function of node, sample and place; values are clamped to 0..1 and NaN becomes 1.
     pub fn from_fn(tree: &PathTree, samples: usize, predict: impl Fn(NodeId, usize, usize) -> f32) -> Self {
-        let suffixes: Vec<usize> = tree.gate_nodes().map(|node| tree.suffix_count(tree.node(node).depth)).collect();
+        let places: Vec<usize> = tree.gate_nodes().map(|node| tree.places(node)).collect();
         let clean = |value: f32| if value.is_nan() { 1.0 } else { value.clamp(0.0, 1.0) };
         let row = |(node, count): (NodeId, &usize)| {
             (0..samples * count).map(|at| clean(predict(node, at / count, at % count))).collect()
         };
-        let rows = tree.gate_nodes().zip(&suffixes).map(row).collect();
-        Self { samples, rows, suffixes }
+        let rows = tree.gate_nodes().zip(&places).map(row).collect();
+        Self { samples, rows, places }
     }
 
     /// The table with the samples of `other` behind its own.
@@ -53,17 +53,17 @@ impl PredictionTable {
     /// # Panics
     /// If they belong to different trees.
     pub fn with(&self, other: &Self) -> Self {
-        assert_eq!(self.suffixes, other.suffixes, "tables of one tree");
+        assert_eq!(self.places, other.places, "tables of one tree");
         let rows = self.rows.iter().zip(&other.rows).map(|(a, b)| [a.as_slice(), b].concat()).collect();
-        Self { samples: self.samples + other.samples, rows, suffixes: self.suffixes.clone() }
+        Self { samples: self.samples + other.samples, rows, places: self.places.clone() }
     }
 
-    /// Whether the table has one row for every gate node of the tree, with all its suffixes.
+    /// Whether the table has one row for every gate node of the tree, with all its places.
     pub(crate) fn check_tree(&self, tree: &PathTree) -> Result<(), TableError> {
         check_shape("predictions: gate nodes", self.rows.len(), tree.gate_nodes().count(), 1)?;
-        tree.gate_nodes().zip(&self.suffixes).try_for_each(|(node, count)| {
-            check_shape("predictions: suffixes", *count, tree.suffix_count(tree.node(node).depth), 1)
-        })
+        tree.gate_nodes()
+            .zip(&self.places)
+            .try_for_each(|(node, count)| check_shape("predictions: places", *count, tree.places(node), 1))
     }
 
     /// Number of samples.
@@ -71,21 +71,21 @@ impl PredictionTable {
         self.samples
     }
 
-    /// Predictions of one sample at one gate node `[suffix]`.
+    /// Predictions of one sample at one gate node `[place]`.
     ///
     /// # Panics
     /// For the root, a node at the last exit, or an unknown sample.
     pub fn get(&self, node: NodeId, sample: usize) -> &[f32] {
-        let count = self.suffixes[node - 1];
+        let count = self.places[node - 1];
         &self.rows[node - 1][sample * count..(sample + 1) * count]
     }
 }
 
-/// Gate 0 has no features: its predictions are the error rates on *fit*, `[suffix]`, with 1.0 where there is no path.
+/// Gate 0 has no features: its predictions are the error rates on *fit*, `[place]`, with 1.0 in place of "exit here".
 pub fn root_rates(tree: &PathTree, fit: &Outcomes) -> Vec<f32> {
-    let mut rates = vec![1.0; tree.suffix_count(0)];
+    let mut rates = vec![1.0; tree.places(ROOT)];
     for way in tree.continuations(ROOT) {
-        rates[way.suffix] = fit.error_rate(way.end) as f32;
+        rates[way.place] = fit.error_rate(way.end) as f32;
     }
     rates
 }
@@ -100,41 +100,42 @@ fn all_ways(tree: &PathTree, ledger: &Ledger) -> Vec<Vec<(Continuation, f64)>> {
                 Some(_) => prices[way.end].cost - prices[node].cost,
                 None => 0.0,
             };
-            tree.continuations(node).into_iter().map(|way| (way, remaining(&way))).collect()
+            tree.continuations(node).iter().map(|way| (*way, remaining(way))).collect()
         }
     };
     tree.nodes().map(ways_from).collect()
 }
 
-/// Suffixes worth considering at every node, ascending: those that no cheaper one beats in error rate on *fit*.
+/// Places worth considering at every node, ascending: those that no cheaper one beats in error rate on *fit*.
 ///
 /// The least of many noisy predictions is too low by luck. Leaving out what is worse on average both in cost and in
 /// error keeps the number of predictions that compete small. Exiting here is always among them, since it costs nothing.
 pub fn candidates(tree: &PathTree, ledger: &Ledger, fit: &Outcomes) -> Vec<Vec<usize>> {
     let front = |ways: &Vec<(Continuation, f64)>| {
         let points: Vec<(f64, f64)> = ways.iter().map(|(way, cost)| (*cost, 1.0 - fit.error_rate(way.end))).collect();
-        let mut kept: Vec<usize> = pareto(&points).into_iter().map(|at| ways[at].0.suffix).collect();
+        let mut kept: Vec<usize> = pareto(&points).into_iter().map(|at| ways[at].0.place).collect();
         kept.sort_unstable();
         kept
     };
     all_ways(tree, ledger).iter().map(front).collect()
 }
 
-/// Suffixes that go one segment further at most, ascending, at every node: the one-step *value of computation*.
+/// Places of the ways that go one segment further at most, ascending, at every node: the one-step *value of computation*.
 ///
 /// With [`OpenLoop::with_candidates`] the policy answers at a gate unless a single further segment, at some width,
 /// lowers `predicted error + λ·cost`, and takes the one that lowers it most; gate 0 takes the best path of one segment.
 /// It is myopic: where only two segments together pay, it stops. An ablation of this project, with the single-step
 /// assumption of Russell and Wefald, Principles of Metareasoning (Artificial Intelligence 49, 1991).
 pub fn one_step_candidates(tree: &PathTree) -> Vec<Vec<usize>> {
-    let suffixes = |node: NodeId| match tree.node(node).children.is_empty() {
+    let places = |node: NodeId| match tree.node(node).children.is_empty() {
         true => Vec::new(),
         false => {
-            let exit = (node != ROOT).then_some(0);
-            exit.into_iter().chain(tree.steps(node).map(|(width, _)| tree.suffix_index(&[width]))).collect()
+            let near = tree.node(node).depth + 1;
+            let ways = tree.continuations(node).iter();
+            ways.take_while(|way| tree.node(way.end).depth <= near).map(|way| way.place).collect()
         }
     };
-    tree.nodes().map(suffixes).collect()
+    tree.nodes().map(places).collect()
 }
 
 /// The policy: take the continuation with the least `predicted error + λ·remaining cost`, do its first step, decide
@@ -149,17 +150,17 @@ pub struct OpenLoop {
 }
 
 impl OpenLoop {
-    /// Prepares the policy. `root_rates` `[suffix]` are the predictions at gate 0, see [`root_rates`].
+    /// Prepares the policy. `root_rates` `[place]` are the predictions at gate 0, see [`root_rates`].
     ///
     /// # Errors
-    /// If `root_rates` does not have one entry per suffix of the root.
+    /// If `root_rates` does not have one entry per place of the root.
     pub fn new(tree: &PathTree, ledger: &Ledger, root_rates: Vec<f32>) -> Result<Self, TableError> {
-        check_shape("rates at gate 0", root_rates.len(), tree.suffix_count(0), 1)?;
+        check_shape("rates at gate 0", root_rates.len(), tree.places(ROOT), 1)?;
         let total = ledger.prices(tree, Charge::Learned).iter().map(|price| price.cost).collect();
         Ok(Self { ways: all_ways(tree, ledger), root_rates, total })
     }
 
-    /// The same policy, considering at every gate only the suffixes listed in `candidates` `[node]` (see
+    /// The same policy, considering at every gate only the places listed in `candidates` `[node]` (see
     /// [`candidates`]).
     ///
     /// # Errors
@@ -167,7 +168,7 @@ impl OpenLoop {
     pub fn with_candidates(mut self, candidates: &[Vec<usize>]) -> Result<Self, TableError> {
         check_shape("candidates", candidates.len(), self.ways.len(), 1)?;
         for (ways, kept) in self.ways.iter_mut().zip(candidates).filter(|(ways, _)| !ways.is_empty()) {
-            ways.retain(|(way, _)| kept.contains(&way.suffix));
+            ways.retain(|(way, _)| kept.contains(&way.place));
             if ways.is_empty() {
                 return Err(TableError::Empty { what: "candidates of a gate" });
             }
@@ -182,7 +183,7 @@ impl OpenLoop {
     }
 
     /// The way that the policy takes from a gate: the least `predicted error + λ·remaining cost`, given predictions
-    /// `[suffix]`. `None` at the last exit. Ties go to the cheaper, then to the lower suffix.
+    /// `[place]`. `None` at the last exit. Ties go to the cheaper, then to the lower place.
     pub fn choose(&self, node: NodeId, predictions: &[f32], lambda: f64) -> Option<Continuation> {
         self.choose_within(node, predictions, lambda, f64::INFINITY)
     }
@@ -190,7 +191,7 @@ impl OpenLoop {
     /// The same among the ways whose total relative cost, stem, exits and gates included, is within `cap`; `None` if there are none.
     pub fn choose_within(&self, node: NodeId, predictions: &[f32], lambda: f64, cap: f64) -> Option<Continuation> {
         let outlook =
-            |(way, cost): &(Continuation, f64)| Outlook { error: f64::from(predictions[way.suffix]), cost: *cost };
+            |(way, cost): &(Continuation, f64)| Outlook { error: f64::from(predictions[way.place]), cost: *cost };
         let affordable = self.ways[node].iter().filter(|(way, _)| self.total[way.end] <= cap);
         let best = affordable.min_by(|a, b| outlook(a).compare(&outlook(b), lambda));
         best.map(|(way, _)| *way)
@@ -274,9 +275,9 @@ mod tests {
     #[test]
     fn follows_predictions_at_free_cost_and_the_cheapest_path_at_infinite() {
         let (tree, ledger) = setup(Monotone::Free);
-        // Suffixes at the root: 0 unused, 1..=2 one segment, 3..=6 two; at gate 1: exit, low, high.
+        // Places at the root: 0 unused, 1..=2 one segment, 3..=6 two; at gate 1: exit, low, high.
         let policy = OpenLoop::new(&tree, &ledger, vec![1.0, 0.5, 0.4, 0.4, 0.4, 0.3, 0.2]).unwrap();
-        let table = PredictionTable::from_fn(&tree, 3, |_, sample, suffix| match (sample, suffix) {
+        let table = PredictionTable::from_fn(&tree, 3, |_, sample, place| match (sample, place) {
             (0, 0) | (1, 1) | (2, 2) => 0.1,
             _ => 0.4,
         });
@@ -306,7 +307,7 @@ mod tests {
         assert_eq!(kept[2], [0], "nothing behind node 2 is better than answering there");
         let policy = OpenLoop::new(&tree, &ledger, vec![0.0; 7]).unwrap().with_candidates(&kept).unwrap();
         assert_eq!(policy.ways(2).len(), 1);
-        assert_eq!(policy.choose(2, &[0.9, 0.0, 0.0], 0.0).map(|way| way.suffix), Some(0));
+        assert_eq!(policy.choose(2, &[0.9, 0.0, 0.0], 0.0).map(|way| way.place), Some(0));
         let empty = vec![Vec::new(); tree.node_count()];
         assert!(OpenLoop::new(&tree, &ledger, vec![0.0; 7]).unwrap().with_candidates(&empty).is_err());
     }
@@ -318,8 +319,8 @@ mod tests {
         // The cheaper first width forbids the dearer second.
         assert_eq!(kept, [vec![1, 2], vec![0, 1], vec![0, 1, 2], vec![], vec![], vec![], vec![]][..tree.node_count()]);
         // Gate 0 knows the pair of the dearer widths to be right always; one step sees single segments alone.
-        let policy = OpenLoop::new(&tree, &ledger, vec![1.0, 0.6, 0.5, 0.6, 0.6, 0.6, 0.0]).unwrap();
-        let table = PredictionTable::from_fn(&tree, 2, |_, sample, suffix| match (sample, suffix) {
+        let policy = OpenLoop::new(&tree, &ledger, vec![1.0, 0.6, 0.5, 0.6, 0.6, 0.0]).unwrap();
+        let table = PredictionTable::from_fn(&tree, 2, |_, sample, place| match (sample, place) {
             (1, 2) => 0.0,
             _ => 0.5,
         });
@@ -335,10 +336,11 @@ mod tests {
     #[test]
     fn ties_go_to_the_cheaper_and_the_rule_is_obeyed() {
         let (tree, ledger) = setup(Monotone::NonDecreasing);
-        let policy = OpenLoop::new(&tree, &ledger, vec![0.5; 7]).unwrap();
-        let table = PredictionTable::from_fn(&tree, 1, |_, _, suffix| if suffix == 1 { 0.0 } else { 0.5 });
+        let policy = OpenLoop::new(&tree, &ledger, vec![0.5; 6]).unwrap();
+        let known = |node, _, place| if (node, place) == (1, 1) { 0.0 } else { 0.5 };
+        let table = PredictionTable::from_fn(&tree, 1, known);
         assert_eq!(tree.widths_of(policy.run(&table, 0.0)[0]), [0, 0]);
-        let high = OpenLoop::new(&tree, &ledger, vec![1.0, 0.5, 0.0, 0.5, 0.5, 0.5, 0.5]).unwrap();
+        let high = OpenLoop::new(&tree, &ledger, vec![1.0, 0.5, 0.0, 0.5, 0.5, 0.5]).unwrap();
         assert_eq!(tree.widths_of(high.run(&table, 0.0)[0]), [1], "[1, 0] is forbidden, staying ties with [1, 1]");
     }
 

@@ -93,8 +93,8 @@ fn ledger(tree: &PathTree, overhead: f64) -> Ledger {
 /// Predictions that know the hidden error probability up to noise.
 fn predictions(tree: &PathTree, split: &Split, noise: f32, seed: u64) -> PredictionTable {
     let samples = split.table.samples();
-    PredictionTable::from_fn(tree, samples, |node, sample, suffix| {
-        let Some(end) = tree.join(node, suffix) else { return 1.0 };
+    PredictionTable::from_fn(tree, samples, |node, sample, place| {
+        let end = tree.continuations(node)[place].end;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream((end * samples + sample) as u64);
         split.error[(end - 1) * samples + sample] + noise * (rng.random::<f32>() - 0.5)

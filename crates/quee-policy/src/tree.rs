@@ -1,5 +1,6 @@
 //! The path tree: which widths may follow which, and how paths, prefixes and continuations are numbered.
 
+use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub enum Monotone {
 
 impl Monotone {
     /// Widths allowed after `before` (`None`: nothing has been run).
-    fn allowed(self, before: Option<usize>, widths: usize) -> Range<usize> {
+    pub(crate) fn allowed(self, before: Option<usize>, widths: usize) -> Range<usize> {
         match (self, before) {
             (Monotone::NonIncreasing, Some(width)) => 0..width + 1,
             (Monotone::NonDecreasing, Some(width)) => width..widths,
@@ -51,8 +52,9 @@ pub enum TreeError {
     },
     /// More paths than the limit.
     #[error(
-        "{segments} segments at {widths} widths make {count} paths, more than the limit of {limit}. Three ways out: \
-         fewer segments; fewer widths; monotone = \"non-increasing\" or \"non-decreasing\" ({monotone} paths)"
+        "{segments} segments at {widths} widths make {count} paths, more than the limit of {limit}. Four ways out: \
+         fewer segments; fewer widths; monotone = \"non-increasing\" or \"non-decreasing\" ({monotone} paths); \
+         sample = 100, to draw that many"
     )]
     TooManyPaths {
         /// Number of paths of the tree (saturating).
@@ -66,12 +68,14 @@ pub enum TreeError {
         /// Number of paths of the monotone tree of the same size (saturating).
         monotone: u128,
     },
-    /// Continuations are numbered in the free tree, whatever the monotone rule, and that number must fit 32 bits.
-    #[error("{segments} segments at {widths} widths have too many continuations to number: use fewer of either")]
-    Numbering {
-        /// Segments asked for.
+    /// A listed path that cannot be.
+    #[error("path {path:?}: expected 1 to {segments} widths, each below {widths}, that obey the rule")]
+    Path {
+        /// The path, as indices of widths.
+        path: Vec<usize>,
+        /// Segments of the tree.
         segments: usize,
-        /// Widths asked for.
+        /// Widths of the tree.
         widths: usize,
     },
 }
@@ -98,13 +102,16 @@ pub struct PathTree {
     nodes: Vec<Node>,
     /// First node of every depth, and the number of nodes at the end.
     levels: Vec<NodeId>,
+    /// `[node]`: all ways to go on.
+    continuations: Vec<Vec<Continuation>>,
 }
 
 /// One way to go on from a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Continuation {
-    /// Number of the suffix in the free tree, see [`PathTree::suffix_count`].
-    pub suffix: usize,
+    /// Position among all ways to go on from the gate's node, "exit here" being 0: where its prediction stands. The root cannot
+    /// exit, and its first way has position 1.
+    pub place: usize,
     /// Node at which the continuation answers; the gate's own node for "exit here".
     pub end: NodeId,
     /// First node on the way there; `None` for "exit here".
@@ -115,33 +122,69 @@ impl PathTree {
     /// Builds the tree of all paths of 1 to `segments` segments.
     ///
     /// # Errors
-    /// Without segments or widths, with more than `limit` paths (found without building them), or when the
-    /// continuations cannot be numbered in 32 bits.
+    /// Without segments or widths, or with more than `limit` paths (found without building them).
     pub fn new(segments: usize, widths: usize, monotone: Monotone, limit: usize) -> Result<Self, TreeError> {
-        if segments == 0 || widths == 0 {
-            return Err(TreeError::Empty { segments, widths });
-        }
         let count = Self::count(segments, widths, monotone);
         if count > limit as u128 {
             let monotone = Self::count(segments, widths, Monotone::NonDecreasing);
             return Err(TreeError::TooManyPaths { count, limit, segments, widths, monotone });
         }
-        if Self::count(segments, widths, Monotone::Free) >= u128::from(u32::MAX) {
-            return Err(TreeError::Numbering { segments, widths });
+        Self::grow(segments, widths, monotone, |_, width, before| monotone.allowed(before, widths).contains(&width))
+    }
+
+    /// Builds the tree of `paths`, each a list of widths, and all their prefixes. Order and repetitions do not matter.
+    ///
+    /// # Errors
+    /// Without segments or widths, or when a path is too long, empty, or breaks the rule.
+    pub fn of_paths(
+        segments: usize,
+        widths: usize,
+        monotone: Monotone,
+        paths: &[Vec<usize>],
+    ) -> Result<Self, TreeError> {
+        let mut known = BTreeSet::new();
+        for path in paths {
+            let mut before = None;
+            let fits = (1..=segments).contains(&path.len())
+                && path.iter().all(|&width| monotone.allowed(before.replace(width), widths).contains(&width));
+            if !fits {
+                return Err(TreeError::Path { path: path.clone(), segments, widths });
+            }
+            known.extend((1..=path.len()).map(|length| path[..length].to_vec()));
+        }
+        Self::grow(segments, widths, monotone, |so_far, width, _| known.contains(&[so_far, &[width]].concat()))
+    }
+
+    /// Grows the tree level by level; `keeps(widths so far, next width, last width)` says which children there are.
+    fn grow(
+        segments: usize,
+        widths: usize,
+        monotone: Monotone,
+        keeps: impl Fn(&[usize], usize, Option<usize>) -> bool,
+    ) -> Result<Self, TreeError> {
+        if segments == 0 || widths == 0 {
+            return Err(TreeError::Empty { segments, widths });
         }
         let mut nodes = vec![Node { parent: None, depth: 0, width: None, children: 0..0 }];
         let mut levels = vec![0, 1];
+        let mut so_far = vec![Vec::new()];
         for depth in 1..=segments {
             for parent in levels[depth - 1]..levels[depth] {
                 let first = nodes.len();
-                for width in monotone.allowed(nodes[parent].width, widths) {
-                    nodes.push(Node { parent: Some(parent), depth, width: Some(width), children: 0..0 });
+                for width in 0..widths {
+                    if keeps(&so_far[parent], width, nodes[parent].width) {
+                        nodes.push(Node { parent: Some(parent), depth, width: Some(width), children: 0..0 });
+                        let mut path = so_far[parent].clone();
+                        path.push(width);
+                        so_far.push(path);
+                    }
                 }
                 nodes[parent].children = first..nodes.len();
             }
             levels.push(nodes.len());
         }
-        Ok(Self { segments, widths, monotone, nodes, levels })
+        let continuations = (0..nodes.len()).map(|node| continuations(&nodes, node)).collect();
+        Ok(Self { segments, widths, monotone, nodes, levels, continuations })
     }
 
     /// Number of paths of a tree, without building it; saturates at `u128::MAX`.
@@ -159,6 +202,11 @@ impl PathTree {
             by_last = next;
         }
         total
+    }
+
+    /// Number of paths of the tree from which these are: all that its rule allows.
+    pub fn count_in_all(&self) -> u128 {
+        Self::count(self.segments, self.widths, self.monotone)
     }
 
     /// Number of segments `S`.
@@ -239,81 +287,33 @@ impl PathTree {
         widths.iter().try_fold(ROOT, |node, width| self.child(node, *width))
     }
 
-    /// Number of a prefix among the `B^depth` prefixes of its length in the free tree, first width most significant.
+    /// Position of a node among those of its depth: the number of its prefix.
     pub fn prefix_index(&self, node: NodeId) -> usize {
-        self.widths_of(node).iter().fold(0, |index, width| index * self.widths + width)
+        node - self.levels[self.nodes[node].depth]
     }
 
-    /// Number of continuations at a gate in the free tree: `1 + B + … + B^(S - depth)`.
-    ///
-    /// Suffix 0 is "exit here" (at the root a place holder: there is no exit 0). Suffixes are numbered by length, then
-    /// with the first width most significant.
-    ///
-    /// # Panics
-    /// If `depth` is larger than the number of segments.
-    pub fn suffix_count(&self, depth: usize) -> usize {
-        self.suffix_offset(self.segments - depth + 1)
+    /// All ways to go on from a node, ascending by length, then by the first width in which they differ. The first is "exit here",
+    /// which is missing at the root.
+    pub fn continuations(&self, node: NodeId) -> &[Continuation] {
+        &self.continuations[node]
     }
 
-    /// Number of suffixes shorter than `length`.
-    fn suffix_offset(&self, length: usize) -> usize {
-        (0..length).fold(0, |sum, _| sum * self.widths + 1)
+    /// Number of predictions at a node: one per way to go on, by [`Continuation::place`]. The root counts one that is never read, in
+    /// place of "exit here".
+    pub fn places(&self, node: NodeId) -> usize {
+        self.continuations[node].len() + usize::from(node == ROOT)
     }
 
-    /// Number of a suffix, the inverse of [`PathTree::suffix_path`].
-    pub fn suffix_index(&self, suffix: &[usize]) -> usize {
-        self.suffix_offset(suffix.len()) + suffix.iter().fold(0, |index, width| index * self.widths + width)
+    /// The way from `node` to `end`, if `end` lies behind it or is `node` itself.
+    pub fn way(&self, node: NodeId, end: NodeId) -> Option<Continuation> {
+        let ways = &self.continuations[node];
+        // Nodes are numbered by depth, then in the order of their widths: the order of the list.
+        ways.binary_search_by_key(&end, |way| way.end).ok().map(|at| ways[at])
     }
 
-    /// Widths of a suffix at a gate of the given depth.
-    ///
-    /// # Panics
-    /// If `suffix` is not less than [`PathTree::suffix_count`].
-    pub fn suffix_path(&self, depth: usize, suffix: usize) -> Vec<usize> {
-        let count = self.suffix_count(depth);
-        assert!(suffix < count, "suffix {suffix} of {count} at depth {depth}");
-        let length = (0..=self.segments - depth).rfind(|length| self.suffix_offset(*length) <= suffix).unwrap_or(0);
-        let mut rest = suffix - self.suffix_offset(length);
-        let mut widths = vec![0; length];
-        for width in widths.iter_mut().rev() {
-            *width = rest % self.widths;
-            rest /= self.widths;
-        }
-        widths
-    }
-
-    /// Node at which `suffix` ends when taken from `node`; `None` where the monotone rule forbids it.
-    ///
-    /// # Panics
-    /// If `suffix` is not less than the suffix count at the node's depth.
-    pub fn join(&self, node: NodeId, suffix: usize) -> Option<NodeId> {
-        self.suffix_path(self.nodes[node].depth, suffix)
-            .into_iter()
-            .try_fold(node, |node, width| self.child(node, width))
-    }
-
-    /// All allowed continuations of a node in ascending order of suffix; "exit here" is missing at the root.
-    pub fn continuations(&self, node: NodeId) -> Vec<Continuation> {
-        let mut all = vec![Continuation { suffix: 0, end: node, first: None }];
-        let (mut level, mut length) = (vec![(node, 0usize, None)], 0);
-        while !level.is_empty() {
-            length += 1;
-            let offset = self.suffix_offset(length);
-            let mut next = Vec::new();
-            for (at, index, first) in level {
-                for child in self.nodes[at].children.clone() {
-                    let index = index * self.widths + self.nodes[child].width.unwrap_or(0);
-                    let first = first.or(Some(child));
-                    all.push(Continuation { suffix: offset + index, end: child, first });
-                    next.push((child, index, first));
-                }
-            }
-            level = next;
-        }
-        if node == ROOT {
-            all.remove(0);
-        }
-        all
+    /// Widths of the segments on the way from `node` to `end`, which lies behind it.
+    pub fn widths_between(&self, node: NodeId, end: NodeId) -> Vec<usize> {
+        self.widths_of(end).split_off(self.nodes[node].depth)
     }
 
     /// A path as people read it, such as `w4a4 > w8a8 | exit 2`; `start` for the root.
@@ -324,6 +324,22 @@ impl PathTree {
         let widths: Vec<&str> = self.widths_of(node).into_iter().map(|width| names[width].as_ref()).collect();
         if node == ROOT { "start".to_owned() } else { format!("{} | exit {}", widths.join(" > "), widths.len()) }
     }
+}
+
+/// All ways to go on from `node`, shortest first.
+fn continuations(nodes: &[Node], node: NodeId) -> Vec<Continuation> {
+    let mut ways = vec![Continuation { place: 0, end: node, first: None }];
+    let mut next = 0;
+    while let Some(&Continuation { end, first, .. }) = ways.get(next) {
+        for child in nodes[end].children.clone() {
+            ways.push(Continuation { place: ways.len(), end: child, first: first.or(Some(child)) });
+        }
+        next += 1;
+    }
+    if node == ROOT {
+        ways.remove(0);
+    }
+    ways
 }
 
 #[cfg(test)]
@@ -342,8 +358,10 @@ mod tests {
         assert_eq!(tree.node(4), &Node { parent: Some(1), depth: 2, width: Some(1), children: 9..11 });
         assert_eq!(tree.widths_of(13), [1, 1, 0]);
         assert_eq!(tree.label(5, &["w4a4", "w8a8"]), "w8a8 > w4a4 | exit 2");
-        assert_eq!(tree.suffix_count(1), 7);
-        assert_eq!(tree.suffix_path(1, 5), [1, 0]);
+        assert_eq!((tree.places(1), tree.places(ROOT)), (7, 15));
+        assert_eq!(tree.way(2, 13), Some(Continuation { place: 5, end: 13, first: Some(6) }));
+        assert_eq!(tree.widths_between(2, 13), [1, 0]);
+        assert_eq!(tree.way(1, 13), None);
     }
 
     #[test]
@@ -363,7 +381,7 @@ mod tests {
         assert_eq!(*count, (4u128.pow(13) - 4) / 3);
         assert_eq!(*monotone, 1819);
         let text = error.to_string();
-        for way in ["fewer segments", "fewer widths", "non-increasing"] {
+        for way in ["fewer segments", "fewer widths", "non-increasing", "sample"] {
             assert!(text.contains(way), "{text}");
         }
         assert!(PathTree::new(12, 4, Monotone::NonDecreasing, DEFAULT_LIMIT).is_ok());
@@ -371,33 +389,47 @@ mod tests {
         assert!(matches!(PathTree::new(0, 2, Monotone::Free, 9), Err(TreeError::Empty { .. })));
     }
 
+    #[test]
+    fn listed_paths_make_a_tree_of_their_prefixes() {
+        let paths = [vec![0, 0, 0], vec![0, 1], vec![1, 1, 0], vec![0, 1]];
+        let tree = PathTree::of_paths(3, 2, Monotone::Free, &paths).unwrap();
+        let all: Vec<_> = tree.nodes().map(|node| tree.widths_of(node)).collect();
+        assert_eq!(all, [vec![], vec![0], vec![1], vec![0, 0], vec![0, 1], vec![1, 1], vec![0, 0, 0], vec![1, 1, 0]]);
+        let ends = |node| tree.continuations(node).iter().map(|way| (way.place, way.end)).collect::<Vec<_>>();
+        assert_eq!(ends(ROOT), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7)]);
+        assert_eq!((ends(1), ends(2)), (vec![(0, 1), (1, 3), (2, 4), (3, 6)], vec![(0, 2), (1, 5), (2, 7)]));
+        for wrong in [vec![], vec![0; 4], vec![2]] {
+            assert!(matches!(PathTree::of_paths(3, 2, Monotone::Free, &[wrong]), Err(TreeError::Path { .. })));
+        }
+        assert!(PathTree::of_paths(3, 2, Monotone::NonDecreasing, &paths).is_err());
+    }
+
     proptest! {
         #[test]
         fn numbering_is_consistent(segments in 1usize..5, widths in 1usize..4, rule in 0usize..3) {
             let tree = PathTree::new(segments, widths, RULES[rule], DEFAULT_LIMIT).unwrap();
             prop_assert_eq!(tree.paths().len() as u128, PathTree::count(segments, widths, RULES[rule]));
+            let all: Vec<Vec<usize>> = tree.paths().map(|node| tree.widths_of(node)).collect();
+            prop_assert_eq!(&PathTree::of_paths(segments, widths, RULES[rule], &all).unwrap(), &tree);
             for node in tree.nodes() {
-                prop_assert_eq!(tree.find(&tree.widths_of(node)), Some(node));
+                let so_far = tree.widths_of(node);
+                prop_assert_eq!(tree.find(&so_far), Some(node));
                 let depth = tree.node(node).depth;
-                prop_assert!(tree.prefix_index(node) < widths.pow(depth as u32));
+                prop_assert_eq!(tree.level(depth).start + tree.prefix_index(node), node);
                 if RULES[rule] == Monotone::Free {
-                    prop_assert_eq!(tree.level(depth).start + tree.prefix_index(node), node);
+                    let number = so_far.iter().fold(0, |number, width| number * widths + width);
+                    prop_assert_eq!(tree.prefix_index(node), number);
                 }
-                let mut joined = Vec::new();
-                for suffix in 0..tree.suffix_count(depth) {
-                    let path = tree.suffix_path(depth, suffix);
-                    prop_assert_eq!(tree.suffix_index(&path), suffix);
-                    if let Some(end) = tree.join(node, suffix) {
-                        prop_assert_eq!(tree.node(end).depth, depth + path.len());
-                        if end != ROOT {
-                            joined.push((suffix, end));
-                        }
-                    }
-                }
-                let listed: Vec<_> = tree.continuations(node).iter().map(|c| (c.suffix, c.end)).collect();
-                prop_assert_eq!(joined, listed);
-                for c in tree.continuations(node) {
-                    prop_assert_eq!(c.first.map(|first| tree.node(first).parent), c.first.map(|_| Some(node)));
+                let behind = |end: &NodeId| *end != ROOT && tree.widths_of(*end).starts_with(&so_far);
+                let ends: Vec<NodeId> = tree.nodes().filter(behind).collect();
+                let ways = tree.continuations(node);
+                prop_assert_eq!(&ways.iter().map(|way| way.end).collect::<Vec<_>>(), &ends);
+                prop_assert_eq!(ways.last().map_or(0, |way| way.place + 1), tree.places(node));
+                for way in ways {
+                    prop_assert_eq!(way.first.map(|first| tree.node(first).parent), way.first.map(|_| Some(node)));
+                    prop_assert_eq!(tree.way(node, way.end), Some(*way));
+                    let whole = [so_far.clone(), tree.widths_between(node, way.end)].concat();
+                    prop_assert_eq!(tree.find(&whole), Some(way.end));
                 }
             }
         }

@@ -25,10 +25,11 @@ use crate::recipe::{ExitKind, Recipe};
 use crate::results::Study;
 use crate::run::path_tree;
 use crate::stages::answers::ExitHeads;
+use crate::stages::gates;
 use crate::stages::prepare::transform_of;
 use crate::stages::study::OPEN_LOOP;
 
-const FORMAT: &str = "quee policy 3";
+const FORMAT: &str = "quee policy 4";
 /// What the names of the quantizers' tensors begin with.
 const QUANT: &str = "quant.";
 
@@ -196,10 +197,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         policy = policy.with_candidates(&candidates).with_context(damaged)?;
     }
     let fits = gates.len() + 1 == tree.segments()
-        && gates
-            .iter()
-            .enumerate()
-            .all(|(i, gate)| gate.gate() == i + 1 && gate.suffixes() == tree.suffix_count(i + 1))
+        && gates.iter().enumerate().all(|(i, gate)| *gate.paths() == gates::paths(&tree, i + 1))
         && !settings.is_empty()
         && settings.iter().all(|s| s.commit.is_none_or(|node| tree.paths().contains(&node)));
     ensure!(fits, "{}", damaged());

@@ -127,8 +127,9 @@ impl Base {
             let program = program(recipe, prepared);
             let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
             let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
-            let paths = tree.paths().len();
-            Ok((Arc::new(runs), format!("{paths} paths, {paths} segment runs per picture")))
+            let (paths, all) = (tree.paths().len(), tree.count_in_all());
+            let drawn = if paths as u128 == all { String::new() } else { format!(" drawn from {all}") };
+            Ok((Arc::new(runs), format!("{paths} paths{drawn}, {paths} segment runs per picture")))
         });
         let runs = runs.await?;
         let work = engine.counts();

@@ -226,7 +226,8 @@ fn classify(
                     answer = Some(walk.exit(executor, answer.as_ref())?.0);
                 }
             }
-            let expected = f64::from(policy.root_rates[tree.suffix_index(&tree.widths_of(end))]);
+            let way = tree.way(ROOT, end).context("the path is one of the tree")?;
+            let expected = f64::from(policy.root_rates[way.place]);
             (answer.context("the path runs at least one segment")?, expected, Vec::new(), Charge::Static)
         }
         None => {
@@ -269,27 +270,28 @@ fn decide_gate_by_gate(
     let mut since = Instant::now();
     while let Some(best) = policy.policy.choose_within(walk.node, &predicted, lambda, cap) {
         let depth = walk.depth();
-        let label = |suffix: usize| match tree.suffix_path(depth, suffix) {
+        let node = walk.node;
+        let label = |way: &Continuation| match tree.widths_between(node, way.end) {
             path if path.is_empty() => "exit".to_owned(),
             path => path.iter().map(|&w| names[w].to_string()).collect::<Vec<_>>().join(" > "),
         };
         let option = |(way, cost): &(Continuation, f64)| {
-            let error = f64::from(predicted[way.suffix]);
+            let error = f64::from(predicted[way.place]);
             let price = if lambda.is_finite() { lambda * cost } else { 0.0 };
             GateOption {
-                continuation: label(way.suffix),
+                continuation: label(way),
                 predicted_error: error,
                 remaining_cost: *cost,
                 objective: error + price,
             }
         };
-        expected = f64::from(predicted[best.suffix]);
+        expected = f64::from(predicted[best.place]);
         gates.push(GateStep {
             gate: depth,
             answer: answer.answers.first().map(|&class| policy.class_names[usize::from(class)].clone()),
             confidence: answer.confidence.first().copied(),
             options: policy.policy.ways(walk.node).iter().map(option).collect(),
-            choice: label(best.suffix),
+            choice: label(&best),
             milliseconds: since.elapsed().as_secs_f64() * 1e3,
         });
         let Some(next) = best.first else { break };

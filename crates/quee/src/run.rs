@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use quee_policy::sampling::PathDraw;
 use quee_policy::tree::{Monotone, PathTree};
 
 use crate::backend::{Device, Engine};
@@ -50,7 +51,7 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
     written.await
 }
 
-/// The tree of a recipe.
+/// The tree of a recipe, or what is drawn of it.
 ///
 /// # Errors
 /// When it has more paths than the recipe's limit.
@@ -60,7 +61,19 @@ pub fn path_tree(recipe: &Recipe) -> Result<PathTree> {
         recipe::Monotone::NonIncreasing => Monotone::NonIncreasing,
         recipe::Monotone::NonDecreasing => Monotone::NonDecreasing,
     };
-    Ok(PathTree::new(recipe.paths.segments.len(), recipe.quant.widths.len(), monotone, recipe.paths.limit)?)
+    let (segments, widths, paths) = (recipe.paths.segments.len(), recipe.quant.widths.len(), &recipe.paths);
+    if paths.sample == 0 {
+        return Ok(PathTree::new(segments, widths, monotone, paths.limit)?);
+    }
+    let draw = PathDraw { paths: paths.sample, turn: paths.turn, seed: paths.sample_seed };
+    let tree = draw.tree(segments, widths, monotone)?;
+    let (count, limit) = (tree.paths().len(), paths.limit);
+    ensure!(
+        count <= limit,
+        "paths.sample = {}: with their prefixes these are {count} paths, more than paths.limit = {limit}; hint: draw fewer, or raise the limit",
+        paths.sample
+    );
+    Ok(tree)
 }
 
 /// The backbone cut as the recipe says.

@@ -20,8 +20,8 @@ struct Way {
     first: NodeId,
     /// Node at full depth.
     end: NodeId,
-    /// Number of the suffix that gate 1 predicts.
-    suffix: usize,
+    /// Place of its prediction at gate 1.
+    place: usize,
     cost: f64,
     /// Error rate on *fit*.
     rate: f64,
@@ -53,9 +53,8 @@ impl PerInputWidth {
             for width in 0..tree.widths() {
                 let suffix = vec![width; tree.segments() - 1];
                 let end = suffix.iter().try_fold(first, |node, width| tree.child(node, *width));
-                if let Some(end) = end {
-                    let (suffix, cost, rate) = (tree.suffix_index(&suffix), prices[end].cost, fit.error_rate(end));
-                    ways.push(Way { first, end, suffix, cost, rate });
+                if let Some((end, way)) = end.and_then(|end| Some((end, tree.way(first, end)?))) {
+                    ways.push(Way { first, end, place: way.place, cost: prices[end].cost, rate: fit.error_rate(end) });
                 }
             }
         }
@@ -78,7 +77,7 @@ impl PerInputWidth {
             true => start.end,
             false => {
                 let predicted = predictions.get(start.first, sample);
-                least(&ways, &|way| f64::from(predicted[way.suffix])).unwrap_or(start).end
+                least(&ways, &|way| f64::from(predicted[way.place])).unwrap_or(start).end
             }
         };
         (0..predictions.samples()).map(end).collect()
@@ -117,8 +116,8 @@ mod tests {
     fn gate_one_picks_the_rest_and_the_first_width_is_common() {
         let (tree, ledger, table) = small();
         let policy = PerInputWidth::new(&tree, &ledger, &table);
-        // Suffixes at gate 1: leave, low, high. Sample 0 needs the high width, sample 1 does not; leaving looks perfect.
-        let predict = |_: NodeId, sample: usize, suffix: usize| [[0.0, 0.9, 0.1], [0.0, 0.2, 0.1]][sample][suffix];
+        // Places at gate 1: leave, low, high. Sample 0 needs the high width, sample 1 does not; leaving looks perfect.
+        let predict = |_: NodeId, sample: usize, place: usize| [[0.0, 0.9, 0.1], [0.0, 0.2, 0.1]][sample][place];
         let predictions = PredictionTable::from_fn(&tree, 2, predict);
         // On fit, low > low and high > high make no error: the cheaper decides the first width.
         let ends = policy.run(&predictions, 2.0);
@@ -144,7 +143,7 @@ mod tests {
         for way in &policy.ways {
             let widths = tree.widths_of(way.end);
             assert!(widths[1] == widths[2] && widths[1] <= widths[0]);
-            assert_eq!(tree.join(way.first, way.suffix), Some(way.end));
+            assert_eq!(tree.way(way.first, way.end).map(|way| way.place), Some(way.place));
         }
     }
 

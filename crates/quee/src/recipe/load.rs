@@ -321,6 +321,9 @@ impl Recipe {
         if !(0.0..=1.0).contains(&self.exits.distillation) {
             return Err(format!("`exits.distillation` = {}: must lie between 0 and 1", self.exits.distillation));
         }
+        if !(0.0..=1.0).contains(&self.paths.turn) {
+            return Err(format!("`paths.turn` = {}: must lie between 0 and 1", self.paths.turn));
+        }
         if !(self.predictor.share > 0.0 && self.predictor.share <= 1.0) {
             return Err(format!("`predictor.share` = {}: must be above 0 and at most 1", self.predictor.share));
         }

@@ -232,6 +232,12 @@ pub struct Paths {
     pub monotone: Monotone,
     /// Largest number of paths.
     pub limit: usize,
+    /// Full-depth paths to draw, of a tree that is too large; 0: the whole tree.
+    pub sample: usize,
+    /// Probability that a drawn path turns to another width at a segment.
+    pub turn: f64,
+    /// Seed of the drawn paths.
+    pub sample_seed: u64,
     /// Pictures per batch.
     pub batch: usize,
     /// Whether class tokens are stored with the table.

@@ -75,7 +75,7 @@ pub fn report() -> Report {
         widths: ["w2a2", "w3a3", "w4a4"].map(str::to_owned).to_vec(),
         segments: vec![2, 2, 1, 1],
         paths: 120,
-        segment_runs: 120,
+        paths_in_all: 120,
         seeds: vec![0, 1, 2],
         resamples: 2000,
         float_accuracy: float,

@@ -25,10 +25,10 @@ pub struct Report {
     pub widths: Vec<String>,
     /// Blocks per segment.
     pub segments: Vec<usize>,
-    /// Paths in the tree.
+    /// Paths in the tree, each one more segment run per picture.
     pub paths: usize,
-    /// Segment runs per picture that evaluate all of them.
-    pub segment_runs: usize,
+    /// Paths of the whole tree, of which these may have been drawn.
+    pub paths_in_all: usize,
     /// Seeds.
     pub seeds: Vec<u64>,
     /// Bootstrap resamples.

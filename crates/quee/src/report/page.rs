@@ -122,7 +122,7 @@ fn setup(report: &Report) -> String {
         backbone = report.backbone,
         parts = plural(report.segments.len(), "segment"),
         widths = list(&report.widths),
-        paths = plural(report.paths, "path"),
+        paths = paths(report),
         resamples = plural(report.resamples, "bootstrap resample"),
     )
 }
@@ -238,10 +238,20 @@ fn predictor_section(report: &Report) -> String {
     section("", "Quality of the predictors", &content)
 }
 
+/// How many paths there are, and of how many they were drawn.
+fn paths(report: &Report) -> String {
+    let paths = plural(report.paths, "path");
+    if report.paths == report.paths_in_all {
+        paths
+    } else {
+        format!("{paths}, drawn from {}", count(report.paths_in_all))
+    }
+}
+
 fn run_section(report: &Report) -> String {
     let recipe = escape(&report.recipe_toml);
     let environment = report.environment.iter().map(|(name, value)| (name.as_str(), value.clone()));
-    let size = [("paths", count(report.paths)), ("segment runs per picture", count(report.segment_runs))];
+    let size = [("paths", paths(report)), ("segment runs per picture", count(report.paths))];
     format!(
         concat!(
             r#"<section><h2>The run</h2><h3>Machine and program</h3>{environment}<h3>Splits</h3>{splits}"#,

@@ -47,7 +47,7 @@ pub fn page(study: &Study) -> Report {
         widths: recipe.quant.widths.iter().map(ToString::to_string).collect(),
         segments: recipe.paths.segments.clone(),
         paths: study.tree.paths().len(),
-        segment_runs: study.tree.paths().len(),
+        paths_in_all: usize::try_from(study.tree.count_in_all()).unwrap_or(usize::MAX),
         seeds: recipe.seeds.clone(),
         resamples: summary.resamples,
         float_accuracy: summary.float_accuracy.value,

@@ -1,7 +1,7 @@
 //! How well the gates of one seed predict.
 
 use quee_heads::quality::{self, ReliabilityBin};
-use quee_heads::{ABSENT, FourWay, PredictorRow};
+use quee_heads::{FourWay, PredictorRow, suffix_name};
 use rayon::prelude::*;
 
 use super::gates::{self, GateRows};
@@ -24,7 +24,6 @@ pub struct GateQuality {
 pub fn quality(shared: Shared, predictions: &Predictions, seed: u64) -> Vec<GateQuality> {
     let Shared { recipe, prepared, tree, .. } = shared;
     let samples = prepared.splits.test.len();
-    let numbering = gates::numbering(tree).expect("the tree was numbered before");
     let largest = recipe
         .quant
         .widths
@@ -34,35 +33,44 @@ pub fn quality(shared: Shared, predictions: &Predictions, seed: u64) -> Vec<Gate
         .map_or(0, |(i, _)| i);
     let of_gate = |(index, rows): (usize, &GateRows)| {
         let gate = index + 1;
-        let suffixes = tree.suffix_count(gate);
-        let nodes: Vec<usize> = tree.level(gate).collect();
+        let paths = gates::paths(tree, gate);
+        // Place of a suffix behind every node where it is one.
+        let behind = |suffix: usize| -> Vec<(usize, usize)> {
+            let nodes = tree.level(gate).enumerate();
+            nodes.filter_map(|(row, node)| Some((node, paths.places(row).binary_search(&suffix).ok()?))).collect()
+        };
+        let outcomes = |node: usize, place: usize| {
+            let wrong = &rows.wrong[tree.prefix_index(node)];
+            &wrong[place * samples..(place + 1) * samples]
+        };
         // Predictions and outcomes of one suffix over all prefixes.
         let pairs = |suffix: usize| -> (Vec<f32>, Vec<u8>) {
-            let of_node = |&node: &usize| {
-                let start = (tree.prefix_index(node) * suffixes + suffix) * samples;
-                let outcome = &rows.wrong[start..start + samples];
-                (0..samples).map(move |sample| (predictions.predicted.test.get(node, sample)[suffix], outcome[sample]))
+            let of_node = |(node, place): (usize, usize)| {
+                let predicted = (0..samples).map(move |sample| predictions.predicted.test.get(node, sample)[place]);
+                predicted.zip(outcomes(node, place).iter().copied())
             };
-            nodes.iter().flat_map(of_node).unzip()
+            behind(suffix).into_iter().flat_map(of_node).unzip()
         };
         let row = |suffix: usize| {
             let (p, y) = pairs(suffix);
-            PredictorRow::compute(gate, numbering.suffix_name(suffix, &recipe.quant.widths), &p, &y, seed)
+            PredictorRow::compute(gate, suffix_name(&paths.suffixes()[suffix], &recipe.quant.widths), &p, &y, seed)
         };
         let (mut p, mut y) = (Vec::new(), Vec::new());
-        for suffix in 0..suffixes {
+        for suffix in 0..paths.suffixes().len() {
             let (some_p, some_y) = pairs(suffix);
-            for (p_i, y_i) in some_p.into_iter().zip(some_y).filter(|(_, y)| *y != ABSENT) {
-                p.push(p_i);
-                y.push(y_i);
-            }
+            p.extend(some_p);
+            y.extend(some_y);
         }
-        let full = numbering.suffix_index(&vec![largest; tree.segments() - gate]);
+        // Here and at full depth, behind the prefixes that can go there at the largest width.
+        let full = paths.suffixes().iter().position(|path| *path == vec![largest; tree.segments() - gate]);
+        let whole = full.map_or_else(Vec::new, behind);
+        let here: Vec<u8> = whole.iter().flat_map(|&(node, _)| outcomes(node, 0)).copied().collect();
+        let later: Vec<u8> = whole.iter().flat_map(|&(node, place)| outcomes(node, place)).copied().collect();
         GateQuality {
             gate,
-            rows: (0..suffixes).into_par_iter().filter_map(row).collect(),
+            rows: (0..paths.suffixes().len()).into_par_iter().filter_map(row).collect(),
             reliability: quality::reliability(&p, &y, quality::ECE_BINS),
-            four_way: FourWay::count(&pairs(0).1, &pairs(full).1),
+            four_way: FourWay::count(&here, &later),
         }
     };
     predictions.test_rows.iter().enumerate().map(of_gate).collect()

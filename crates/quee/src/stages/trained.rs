@@ -31,7 +31,7 @@ pub struct Trained {
     pub folds: Option<Folds>,
     /// Gates 1 to segments − 1.
     pub gates: Vec<Gate>,
-    /// Predictions at gate 0: rates on *fit*, `[suffix]`.
+    /// Predictions at gate 0: rates on *fit*, `[place]`.
     pub root_rates: Vec<f32>,
     /// Answers of every path.
     pub outcomes: PerSplit<Outcomes>,
@@ -189,7 +189,7 @@ fn out_of_fold(
     fit: GateInput,
     folds: &Folds,
 ) -> Result<PredictionTable> {
-    let counts: Vec<usize> = tree.gate_nodes().map(|node| tree.suffix_count(tree.node(node).depth)).collect();
+    let counts: Vec<usize> = tree.gate_nodes().map(|node| tree.places(node)).collect();
     let mut predicted: Vec<Vec<f32>> = counts.iter().map(|count| vec![0.0; count * folds.samples()]).collect();
     for (fold, of_fold) in gates.without.iter().enumerate() {
         let members = folds.members(fold);
@@ -218,15 +218,10 @@ pub fn foreseen(
 ) -> PerSplit<PredictionTable> {
     let rates: Vec<f32> =
         tree.nodes().map(|node| if node == ROOT { 1.0 } else { tables.fit.error_rate(node) as f32 }).collect();
-    let ends: Vec<Vec<Option<usize>>> = tree
-        .gate_nodes()
-        .map(|node| (0..tree.suffix_count(tree.node(node).depth)).map(|suffix| tree.join(node, suffix)).collect())
-        .collect();
     let weight = share.abs() as f32;
     let mixed = |predicted: &PredictionTable, outcomes: &Outcomes| {
-        PredictionTable::from_fn(tree, predicted.samples(), |node, sample, suffix| {
-            let own = predicted.get(node, sample)[suffix];
-            let Some(end) = ends[node - 1][suffix] else { return own };
+        PredictionTable::from_fn(tree, predicted.samples(), |node, sample, place| {
+            let (own, end) = (predicted.get(node, sample)[place], tree.continuations(node)[place].end);
             let other = match share > 0.0 {
                 true => f32::from(u8::from(!outcomes.correct(end, sample))),
                 false => rates[end],

@@ -3,13 +3,13 @@
 use anyhow::Result;
 use quee_heads::targets::{Shape, smoothed_rates};
 use quee_heads::{
-    ABSENT, Cells, Ensemble, GatePredictor, Kind, RateTable, RowBlock, SharedModel, SharedPredictor, Standardizer,
-    TreeConfig, pooled_rows, train_trees,
+    ABSENT, Cells, Ensemble, GatePaths, GatePredictor, Kind, PooledRows, RateTable, RowBlock, SharedModel,
+    SharedPredictor, Standardizer, TreeConfig, pooled_rows, train_trees,
 };
 use quee_train::gates::{GateConfig, GateRows as TrainingRows, train_gate};
 use rayon::prelude::*;
 
-use super::rows::{GateInput, GateRows, rows, without_widths};
+use super::rows::{GateInput, GateRows, paths, rows, without_widths};
 use super::{Gate, Setup};
 use crate::recipe::{PredictorKind, Targets};
 
@@ -19,6 +19,7 @@ const SHARED_ROWS: usize = 200_000;
 /// What one gate learns from.
 pub struct Lesson {
     gate: usize,
+    paths: GatePaths,
     seed: u64,
     dim: usize,
     standardizer: Standardizer,
@@ -32,8 +33,8 @@ pub struct Lesson {
 struct Part {
     /// Standardised features `[prefix of the tree][picture][dim]`.
     features: Vec<f32>,
-    /// `[prefix of the tree][picture][suffix]`, NaN where there is no path.
-    targets: Vec<f32>,
+    /// `[prefix of the tree]`, each `[picture][place]`.
+    targets: Vec<Vec<f32>>,
 }
 
 impl Lesson {
@@ -43,7 +44,7 @@ impl Lesson {
     /// When features are not finite.
     pub fn prepare(setup: Setup, gate: usize, fit: GateInput, held: &[bool], seed: u64) -> Result<Self> {
         let (tree, spec) = (setup.tree, setup.spec);
-        let rows = rows(tree, spec, gate, fit);
+        let (rows, paths) = (rows(tree, spec, gate, fit), paths(tree, gate));
         let samples = fit.labels.len();
         let (stopped, kept): (Vec<usize>, Vec<usize>) = (0..samples).partition(|&sample| held[sample]);
         let of = |chosen: &[usize]| -> Vec<f32> {
@@ -58,17 +59,17 @@ impl Lesson {
         standardizer.apply(&mut features);
         let mut held_features = of(&stopped);
         standardizer.apply(&mut held_features);
-        let (cells, rates) = cells(setup, gate, seed, &rows, &features, &kept, samples)?;
+        let (cells, rates) = cells(setup, &paths, seed, &rows, &features, &kept, samples)?;
         let soft = (setup.recipe.predictor.targets == Targets::Cells).then_some((&cells, &rates, &features[..]));
-        let targets = targets(setup, gate, &rows, &kept, samples, soft);
+        let targets = targets(setup, &paths, &rows, &kept, samples, soft);
         let held_out =
-            Part { features: held_features, targets: self::targets(setup, gate, &rows, &stopped, samples, None) };
+            Part { features: held_features, targets: self::targets(setup, &paths, &rows, &stopped, samples, None) };
         let train = Part { features, targets };
-        Ok(Self { gate, seed, dim: rows.dim, standardizer, cells, rates, train, held_out })
+        Ok(Self { gate, paths, seed, dim: rows.dim, standardizer, cells, rates, train, held_out })
     }
 
     fn finish(self, setup: Setup, kind: Kind) -> Result<Gate> {
-        let predictor = GatePredictor::new(setup.spec.clone(), self.gate, self.standardizer, kind)?;
+        let predictor = GatePredictor::new(setup.spec.clone(), self.paths, self.standardizer, kind)?;
         Ok(Gate { predictor, cells: self.cells })
     }
 }
@@ -76,59 +77,70 @@ impl Lesson {
 /// Clusters the kept rows of all prefixes and smooths the rates of each cell.
 fn cells(
     setup: Setup,
-    gate: usize,
+    paths: &GatePaths,
     seed: u64,
     rows: &GateRows,
     kept_rows: &[f32],
     kept: &[usize],
     samples: usize,
 ) -> Result<(Cells, RateTable)> {
-    let (tree, recipe, dim) = (setup.tree, setup.recipe, setup.spec.cell_dim());
+    let (recipe, dim) = (setup.recipe, setup.spec.cell_dim());
     let plain = without_widths(kept_rows, rows.dim, dim);
     let cells = Cells::fit(&plain, dim, recipe.cells.count, seed)?;
     let assigned = cells.assign_all(&plain);
-    let (prefixes, suffixes) = (tree.widths().pow(gate as u32), tree.suffix_count(gate));
-    // Prefixes that the tree leaves out have absent outcomes; any cell will do for them.
-    let mut cell_of = vec![0u32; prefixes * kept.len()];
-    for (row, node) in tree.level(gate).enumerate() {
-        let start = tree.prefix_index(node) * kept.len();
-        cell_of[start..start + kept.len()].copy_from_slice(&assigned[row * kept.len()..(row + 1) * kept.len()]);
+    let (prefixes, suffixes) = (paths.prefixes().len(), paths.suffixes().len());
+    let mut wrong = vec![ABSENT; prefixes * suffixes * kept.len()];
+    for (prefix, of_prefix) in rows.wrong.iter().enumerate() {
+        for (&suffix, outcomes) in paths.places(prefix).iter().zip(of_prefix.chunks_exact(samples)) {
+            let start = (prefix * suffixes + suffix) * kept.len();
+            wrong[start..start + kept.len()].iter_mut().zip(kept).for_each(|(to, &sample)| *to = outcomes[sample]);
+        }
     }
-    let wrong: Vec<u8> =
-        rows.wrong.chunks_exact(samples).flat_map(|list| kept.iter().map(move |&sample| list[sample])).collect();
     let shape = Shape { prefixes, suffixes, samples: kept.len() };
-    let table = smoothed_rates(shape, &wrong, &cell_of, cells.k(), recipe.cells.smoothing)?;
+    let table = smoothed_rates(shape, &wrong, &assigned, cells.k(), recipe.cells.smoothing)?;
     Ok((cells, table))
 }
 
-/// Targets `[prefix of the tree][picture][suffix]`, NaN where there is no path: rates of the cells, or 0/1 outcomes.
+/// Targets `[prefix of the tree]`, each `[picture][place]`: rates of the cells, or 0/1 outcomes.
 fn targets(
     setup: Setup,
-    gate: usize,
+    paths: &GatePaths,
     rows: &GateRows,
     chosen: &[usize],
     samples: usize,
     soft: Option<(&Cells, &RateTable, &[f32])>,
-) -> Vec<f32> {
-    let (tree, cell_dim) = (setup.tree, setup.spec.cell_dim());
-    let suffixes = tree.suffix_count(gate);
-    let mut targets = Vec::new();
-    for (row, node) in tree.level(gate).enumerate() {
-        let prefix = tree.prefix_index(node);
+) -> Vec<Vec<f32>> {
+    let cell_dim = setup.spec.cell_dim();
+    let of_prefix = |(prefix, wrong): (usize, &Vec<u8>)| {
+        let mut targets = Vec::with_capacity(chosen.len() * paths.places(prefix).len());
         for (at, &sample) in chosen.iter().enumerate() {
-            let outcome = |suffix: usize| rows.wrong[(prefix * suffixes + suffix) * samples + sample];
-            let cell = soft.map(|(cells, table, features)| {
-                let start = (row * chosen.len() + at) * rows.dim;
-                table.row(cells.assign(&features[start..start + cell_dim]), prefix)
-            });
-            targets.extend((0..suffixes).map(|suffix| match (outcome(suffix), cell) {
-                (ABSENT, _) => f32::NAN,
-                (_, Some(rates)) => rates[suffix],
-                (outcome, None) => f32::from(outcome),
-            }));
+            match soft {
+                Some((cells, table, features)) => {
+                    let start = (prefix * chosen.len() + at) * rows.dim;
+                    let rates = table.row(cells.assign(&features[start..start + cell_dim]), prefix);
+                    targets.extend(paths.places(prefix).iter().map(|&suffix| rates[suffix]));
+                }
+                None => targets.extend(wrong.chunks_exact(samples).map(|outcomes| f32::from(outcomes[sample]))),
+            }
+        }
+        targets
+    };
+    rows.wrong.iter().enumerate().map(of_prefix).collect()
+}
+
+/// Targets of all prefixes `[prefix][picture][suffix]`, NaN where there is no path.
+fn by_suffix(paths: &GatePaths, targets: &[Vec<f32>]) -> Vec<f32> {
+    let suffixes = paths.suffixes().len();
+    let mut all = Vec::new();
+    for (prefix, targets) in targets.iter().enumerate() {
+        let places = paths.places(prefix);
+        for row in targets.chunks_exact(places.len()) {
+            let start = all.len();
+            all.resize(start + suffixes, f32::NAN);
+            places.iter().zip(row).for_each(|(&suffix, &target)| all[start + suffix] = target);
         }
     }
-    targets
+    all
 }
 
 /// The predictors of all gates, without calibration; `seed` is that of a predictor that serves all of them.
@@ -166,35 +178,32 @@ fn training(setup: Setup, seed: u64) -> GateConfig {
 }
 
 fn networks(setup: Setup, lesson: &Lesson) -> Result<Kind> {
-    let (inputs, outputs) = (lesson.dim, setup.tree.suffix_count(lesson.gate));
-    let rows = |part| rows_of(inputs, outputs, part);
-    let members = train_gate(setup.on, rows(&lesson.train), rows(&lesson.held_out), &training(setup, lesson.seed))?;
+    let (inputs, outputs) = (lesson.dim, lesson.paths.suffixes().len());
+    let [train, held_out] = [&lesson.train, &lesson.held_out].map(|part| by_suffix(&lesson.paths, &part.targets));
+    let train = TrainingRows { inputs, outputs, features: &lesson.train.features, targets: &train };
+    let held_out = TrainingRows { inputs, outputs, features: &lesson.held_out.features, targets: &held_out };
+    let members = train_gate(setup.on, train, held_out, &training(setup, lesson.seed))?;
     Ok(Kind::Ensemble(Ensemble { members: members.into_iter().map(|member| member.network).collect() }))
 }
 
-fn rows_of(inputs: usize, outputs: usize, part: &Part) -> TrainingRows<'_> {
-    TrainingRows { inputs, outputs, features: &part.features, targets: &part.targets }
-}
-
 /// Relative cost of every suffix at a gate.
-fn suffix_costs(setup: Setup, gate: usize) -> Vec<f32> {
-    let cost = |suffix: usize| {
-        let path = setup.tree.suffix_path(gate, suffix);
-        path.iter().enumerate().map(|(at, &width)| setup.costs[gate + at][width]).sum::<f64>() as f32
+fn suffix_costs(setup: Setup, paths: &GatePaths) -> Vec<f32> {
+    let cost = |path: &Vec<usize>| {
+        path.iter().enumerate().map(|(at, &width)| setup.costs[paths.gate() + at][width]).sum::<f64>() as f32
     };
-    (0..setup.tree.suffix_count(gate)).map(cost).collect()
+    paths.suffixes().iter().map(cost).collect()
 }
 
-fn trees<'a>(setup: Setup, lesson: &'a Lesson) -> Result<Kind> {
-    let (tree, spec, gate) = (setup.tree, setup.spec, lesson.gate);
-    let costs = suffix_costs(setup, gate);
+fn trees<'l>(setup: Setup, lesson: &'l Lesson) -> Result<Kind> {
+    let (spec, gate) = (setup.spec, lesson.gate);
+    let costs = suffix_costs(setup, &lesson.paths);
     let mut descriptions = Vec::new();
-    for (suffix, &cost) in costs.iter().enumerate() {
-        spec.describe_suffix(gate, &tree.suffix_path(gate, suffix), cost, &mut descriptions);
+    for (suffix, &cost) in lesson.paths.suffixes().iter().zip(&costs) {
+        spec.describe_suffix(gate, suffix, cost, &mut descriptions);
     }
-    let block =
-        |part: &'a Part| RowBlock { features: &part.features, descriptions: &descriptions, targets: &part.targets };
-    let (train, held) = ([block(&lesson.train)], [block(&lesson.held_out)]);
+    let [train, held] = [&lesson.train, &lesson.held_out].map(|part| by_suffix(&lesson.paths, &part.targets));
+    let block = |part: &'l Part, targets| RowBlock { features: &part.features, descriptions: &descriptions, targets };
+    let (train, held) = ([block(&lesson.train, &train)], [block(&lesson.held_out, &held)]);
     let config = TreeConfig { seed: lesson.seed, ..TreeConfig::default() };
     let boosted = train_trees(lesson.dim, spec.suffix_dim(gate), &train, &held, &config)?;
     Ok(Kind::Trees { trees: boosted.trees, costs })
@@ -217,25 +226,23 @@ fn blocks<'r>(rows: &'r [SharedRows]) -> Vec<RowBlock<'r>> {
 
 /// Rows of all gates and prefixes, features as they were before each gate standardised them.
 fn shared_rows(setup: Setup, lessons: &[Lesson], part: impl Fn(&Lesson) -> &Part) -> Vec<SharedRows> {
-    let (tree, spec) = (setup.tree, setup.spec);
+    let spec = setup.spec;
     let mut all = Vec::new();
     for lesson in lessons {
-        let (part, costs) = (part(lesson), suffix_costs(setup, lesson.gate));
-        let nodes = tree.level(lesson.gate);
-        let (suffixes, pictures) = (costs.len(), part.features.len() / lesson.dim / nodes.len());
-        for (row, node) in nodes.enumerate() {
+        let (part, paths, costs) = (part(lesson), &lesson.paths, suffix_costs(setup, &lesson.paths));
+        let pictures = part.features.len() / lesson.dim / paths.prefixes().len();
+        for (row, prefix) in paths.prefixes().iter().enumerate() {
             let mut features = Vec::with_capacity(pictures * spec.cell_dim());
             let rows = &part.features[row * pictures * lesson.dim..(row + 1) * pictures * lesson.dim];
             for standard in rows.chunks_exact(lesson.dim) {
                 let raw = standard.iter().zip(&lesson.standardizer.std).zip(&lesson.standardizer.mean);
                 features.extend(raw.take(spec.cell_dim()).map(|((x, std), mean)| x * std + mean));
             }
-            let (prefix, mut descriptions) = (tree.widths_of(node), Vec::new());
-            for (suffix, &cost) in costs.iter().enumerate() {
-                spec.describe_path(&prefix, &tree.suffix_path(lesson.gate, suffix), cost, &mut descriptions);
+            let mut descriptions = Vec::new();
+            for &suffix in paths.places(row) {
+                spec.describe_path(prefix, &paths.suffixes()[suffix], costs[suffix], &mut descriptions);
             }
-            let targets = part.targets[row * pictures * suffixes..(row + 1) * pictures * suffixes].to_vec();
-            all.push(SharedRows { features, descriptions, targets });
+            all.push(SharedRows { features, descriptions, targets: part.targets[row].clone() });
         }
     }
     all
@@ -260,19 +267,19 @@ fn shared(setup: Setup, lessons: Vec<Lesson>, seed: u64) -> Result<Vec<Gate>> {
             let standardizer = Standardizer::fit(&rows.rows, inputs + described)?;
             standardizer.apply(&mut rows.rows);
             standardizer.apply(&mut held.rows);
-            let of = |rows| {
-                let quee_heads::PooledRows { rows, targets } = rows;
-                Part { features: rows, targets }
-            };
-            let (rows, held) = (of(rows), of(held));
-            let part = |part| rows_of(inputs + described, 1, part);
-            let members = train_gate(setup.on, part(&rows), part(&held), &training(setup, seed))?;
+            let [rows, held] = [&rows, &held].map(|PooledRows { rows, targets }| TrainingRows {
+                inputs: inputs + described,
+                outputs: 1,
+                features: rows,
+                targets,
+            });
+            let members = train_gate(setup.on, rows, held, &training(setup, seed))?;
             let members = members.into_iter().map(|member| member.network).collect();
             SharedPredictor::new(spec.clone(), standardizer, SharedModel::Ensemble(Ensemble { members }))?
         }
     };
     let gate = |lesson: Lesson| {
-        let costs = suffix_costs(setup, lesson.gate);
+        let costs = suffix_costs(setup, &lesson.paths);
         lesson.finish(setup, Kind::Shared { shared: predictor.clone(), costs })
     };
     lessons.into_iter().map(gate).collect()

@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-pub use rows::{Chosen, GateInput, GateRows, assign_cells, numbering, predict, rows, standardised};
+pub use rows::{Chosen, GateInput, GateRows, assign_cells, paths, predict, rows, standardised};
 
 use crate::cancel::Cancel;
 use crate::recipe::Recipe;
@@ -131,13 +131,12 @@ fn pairs(
     let (tree, index, samples) = (setup.tree, predictor.gate(), input.labels.len());
     let rows = rows(tree, setup.spec, index, input);
     let predictions = predict(tree, predictor, &rows, samples);
-    let suffixes = tree.suffix_count(index);
-    for (of_node, node) in predictions.iter().zip(tree.level(index)) {
-        let prefix = tree.prefix_index(node);
+    for ((of_node, wrong), node) in predictions.iter().zip(&rows.wrong).zip(tree.level(index)) {
+        let places = tree.places(node);
         for sample in 0..samples {
-            for suffix in 0..suffixes {
-                probabilities.push(of_node[sample * suffixes + suffix]);
-                outcomes.push(rows.wrong[(prefix * suffixes + suffix) * samples + sample]);
+            for place in 0..places {
+                probabilities.push(of_node[sample * places + place]);
+                outcomes.push(wrong[place * samples + sample]);
             }
         }
     }

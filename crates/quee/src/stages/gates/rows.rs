@@ -1,7 +1,6 @@
 //! What gates see of the pictures of a split, and what trained gates say of it.
 
-use anyhow::Result;
-use quee_heads::{ABSENT, Continuations, FeatureSpec, GatePredictor};
+use quee_heads::{FeatureSpec, GatePaths, GatePredictor};
 use quee_policy::tree::PathTree;
 use rayon::prelude::*;
 
@@ -14,8 +13,8 @@ pub struct GateRows {
     pub features: Vec<f32>,
     /// Number of features.
     pub dim: usize,
-    /// Outcomes `[prefix][suffix][picture]`: 0 right, 1 wrong, 255 no such path. All prefixes of the free tree.
-    pub wrong: Vec<u8>,
+    /// Outcomes `[prefix]`, each `[place][picture]`: 0 right, 1 wrong.
+    pub wrong: Vec<Vec<u8>>,
 }
 
 /// The split's answers and what gates need besides them.
@@ -75,22 +74,14 @@ pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) 
             spec.write(gate, at(node, sample), parent.map(|p| at(p, sample)), &so_far, token, &mut features);
         }
     }
-    let suffixes = tree.suffix_count(gate);
-    let prefixes = tree.widths().pow(gate as u32);
-    let mut wrong = vec![ABSENT; prefixes * suffixes * samples];
-    for node in tree.level(gate) {
-        let prefix = tree.prefix_index(node);
-        for way in tree.continuations(node) {
-            let start = (prefix * suffixes + way.suffix) * samples;
-            for (sample, cell) in wrong[start..start + samples].iter_mut().enumerate() {
-                *cell = u8::from(input.nodes[way.end].answers[sample] != input.labels[sample]);
-            }
-        }
-    }
-    GateRows { features, dim: spec.dim(gate), wrong }
+    let outcomes = |node: usize| {
+        let answers = tree.continuations(node).iter().map(|way| &input.nodes[way.end].answers);
+        answers.flat_map(|answers| answers.iter().zip(input.labels).map(|(a, label)| u8::from(a != label))).collect()
+    };
+    GateRows { features, dim: spec.dim(gate), wrong: tree.level(gate).map(outcomes).collect() }
 }
 
-/// Predicted probabilities of error at one gate: per node of its level `[picture][suffix]`.
+/// Predicted probabilities of error at one gate: per node of its level `[picture][place]`.
 pub fn predict(tree: &PathTree, predictor: &GatePredictor, rows: &GateRows, samples: usize) -> Vec<Vec<f32>> {
     let nodes: Vec<usize> = tree.level(predictor.gate()).collect();
     nodes
@@ -98,7 +89,7 @@ pub fn predict(tree: &PathTree, predictor: &GatePredictor, rows: &GateRows, samp
         .enumerate()
         .map(|(row, &node)| {
             let prefix = tree.prefix_index(node);
-            let mut all = Vec::with_capacity(samples * predictor.suffixes());
+            let mut all = Vec::with_capacity(samples * tree.places(node));
             let mut out = Vec::new();
             for sample in 0..samples {
                 let start = (row * samples + sample) * rows.dim;
@@ -123,12 +114,14 @@ pub fn assign_cells(gate: &Gate, rows: &GateRows, standard: &[f32], spec: &Featu
     cells.into_iter().map(|cell| cell as u16).collect()
 }
 
-/// The numbering that heads and tree share.
+/// The paths of gate `gate` (1 to segments − 1), prefixes and places in the order of the tree.
 ///
-/// # Errors
-/// When the tree is too large to number.
-pub fn numbering(tree: &PathTree) -> Result<Continuations> {
-    Ok(Continuations::new(tree.widths(), tree.segments())?)
+/// # Panics
+/// When the tree has no such gate.
+pub fn paths(tree: &PathTree, gate: usize) -> GatePaths {
+    let prefixes = tree.level(gate).map(|node| tree.widths_of(node)).collect();
+    let ways = |node: usize| tree.continuations(node).iter().map(|way| tree.widths_between(node, way.end)).collect();
+    GatePaths::new(prefixes, tree.level(gate).map(ways).collect()).expect("a tree names every path once")
 }
 
 /// Rows without their last features, the widths so far.
