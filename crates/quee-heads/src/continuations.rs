@@ -8,7 +8,7 @@ use crate::HeadsError;
 /// The prefixes that reach a gate and the ways to go on behind each, as lists of width indices.
 ///
 /// Prefixes are numbered as they are given. *Suffixes* are the distinct ways to go on, ordered by length, then by the first width in
-/// which they differ; the empty one, "answer here", is the first. Behind a prefix there may be only some of the suffixes: its *places*
+/// which they differ; the empty one, "answer here", is the first, but for gate 0, where nothing has been run and nobody answers. Behind a prefix there may be only some of the suffixes: its *places*
 /// number those, in the same order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Parts", into = "Parts")]
@@ -31,21 +31,25 @@ impl GatePaths {
     /// The paths of a gate: `prefixes`, and behind each its `ways` to go on, in any order.
     ///
     /// # Errors
-    /// Without prefixes, when they differ in length, are empty or repeat, or when a list of ways repeats one, lacks the empty one, or there is
-    /// not one list per prefix.
+    /// Without prefixes, when they differ in length or repeat, when a list of ways repeats one, lacks the empty one (or has it, at
+    /// gate 0), or there is not one list per prefix.
     pub fn new(prefixes: Vec<Vec<usize>>, mut ways: Vec<Vec<Vec<usize>>>) -> Result<Self, HeadsError> {
         let bad = |hint: &'static str| {
             Err(HeadsError::Setting { what: "paths of a gate", value: format!("{} prefixes", prefixes.len()), hint })
         };
         let gate = prefixes.first().map_or(0, Vec::len);
-        if gate == 0 || prefixes.iter().any(|prefix| prefix.len() != gate) || has_twins(&prefixes) {
-            return bad("prefixes must be there, distinct, and of one length of at least 1");
+        if prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.len() != gate) || has_twins(&prefixes) {
+            return bad("prefixes must be there, distinct, and of one length");
         }
         let order = |way: &Vec<usize>| (way.len(), way.clone());
         ways.iter_mut().for_each(|ways| ways.sort_by_key(order));
-        let wrong = |ways: &Vec<Vec<usize>>| ways.first().is_none_or(|first| !first.is_empty()) || has_twins(ways);
+        let wrong = |ways: &Vec<Vec<usize>>| {
+            ways.first().is_none_or(|first| first.is_empty() == (gate == 0)) || has_twins(ways)
+        };
         if ways.len() != prefixes.len() || ways.iter().any(wrong) {
-            return bad("behind each prefix there must be distinct ways to go on, the empty one among them");
+            return bad(
+                "behind each prefix there must be distinct ways to go on, the empty one among them but at gate 0",
+            );
         }
         let mut suffixes: Vec<Vec<usize>> = ways.iter().flatten().cloned().collect();
         suffixes.sort_by_key(order);
@@ -65,7 +69,8 @@ impl GatePaths {
         };
         let of_length = |length: usize| (0..length).fold(vec![Vec::new()], |paths, _| longer(&paths));
         let prefixes = of_length(gate);
-        let ways: Vec<Vec<usize>> = (0..=segments.saturating_sub(gate)).flat_map(of_length).collect();
+        let shortest = usize::from(gate == 0);
+        let ways: Vec<Vec<usize>> = (shortest..=segments.saturating_sub(gate)).flat_map(of_length).collect();
         let ways = vec![ways; prefixes.len()];
         Self::new(prefixes, ways)
     }
@@ -161,6 +166,10 @@ mod tests {
         assert_eq!(paths.places(1), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!((paths.gate(), paths.most_places()), (1, 7));
         assert_eq!(GatePaths::all(3, 4, 2).unwrap().prefixes()[5], [1, 2]);
+        let root = GatePaths::all(2, 2, 0).unwrap();
+        let expected: [&[usize]; 6] = [&[0], &[1], &[0, 0], &[0, 1], &[1, 0], &[1, 1]];
+        assert_eq!((root.suffixes().len(), root.prefixes()), (6, &[vec![]][..]));
+        assert_eq!(root.suffixes(), expected);
     }
 
     #[test]
@@ -187,7 +196,7 @@ mod tests {
     fn impossible_lists_are_refused() {
         let wrong: [(Vec<Vec<usize>>, Vec<Vec<Vec<usize>>>); 7] = [
             (vec![], vec![]),
-            (vec![vec![]], vec![vec![vec![]]]),
+            (vec![vec![]], vec![vec![vec![], vec![0]]]),
             (vec![vec![0], vec![0, 1]], vec![vec![vec![]]; 2]),
             (vec![vec![0], vec![0]], vec![vec![vec![]]; 2]),
             (vec![vec![0]], vec![]),
@@ -197,7 +206,7 @@ mod tests {
         for (prefixes, ways) in wrong {
             assert!(GatePaths::new(prefixes.clone(), ways.clone()).is_err(), "{prefixes:?} {ways:?}");
         }
-        assert!(GatePaths::all(0, 3, 1).is_err() && GatePaths::all(2, 3, 0).is_err());
+        assert!(GatePaths::all(0, 3, 1).is_err());
         assert!(serde_json::from_str::<GatePaths>(r#"{"prefixes": [[0]], "ways": []}"#).is_err());
     }
 }

@@ -52,7 +52,7 @@ struct Parts {
 }
 
 impl GatePredictor {
-    /// Puts the parts of a gate (1 to `spec.segments − 1`) together, without calibration.
+    /// Puts the parts of a gate (0 to `spec.segments − 1`) together, without calibration.
     ///
     /// # Errors
     /// When there is no such gate, its `paths` leave the backbone, or the parts do not fit each other: the standardizer covers `spec.dim(gate)`
@@ -187,7 +187,7 @@ impl TryFrom<Parts> for GatePredictor {
             return Err(HeadsError::Setting {
                 what: "gate",
                 value: gate.to_string(),
-                hint: "predictors stand after each segment but the last",
+                hint: "predictors stand before the first segment and after each but the last",
             });
         }
         let (dim, suffixes) = (spec.dim(gate), paths.suffixes().len());
@@ -209,6 +209,10 @@ impl TryFrom<Parts> for GatePredictor {
                 expect_finite("costs of the suffixes", costs)?;
             }
             Kind::Shared { shared, costs } => {
+                if gate == 0 {
+                    let hint = "a shared predictor reads exits, and gate 0 has none";
+                    return Err(HeadsError::Setting { what: "gate", value: "0".into(), hint });
+                }
                 if shared.spec() != spec {
                     let (value, hint) = (format!("{:?}", shared.spec()), "it must be that of the gate");
                     return Err(HeadsError::Setting { what: "features of the shared predictor", value, hint });

@@ -92,7 +92,7 @@ impl SharedPredictor {
     ///
     /// # Panics
     /// When there are fewer than [`cell_dim`](FeatureSpec::cell_dim) features, `prefix` is empty (gate 0 has no
-    /// features), a path is longer than the backbone, or a width does not exist.
+    /// exit to read), a path is longer than the backbone, or a width does not exist.
     pub fn predict_all<S: AsRef<[usize]>>(
         &self,
         features: &[f32],
@@ -101,7 +101,7 @@ impl SharedPredictor {
         out: &mut Vec<f32>,
     ) {
         let Parts { spec, standardizer, model, calibration } = &self.0;
-        assert!(!prefix.is_empty(), "gate 0 has no features");
+        assert!(!prefix.is_empty(), "a shared predictor reads exits: gate 0 has none");
         let common = spec.cell_dim();
         let mut row = features[..common].to_vec();
         standardizer.apply_from(0, &mut row);
@@ -284,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "gate 0 has no features")]
+    #[should_panic(expected = "a shared predictor reads exits: gate 0 has none")]
     fn the_root_is_not_asked_about() {
         trees().predict(&features(&[]), &[], &[0], 0.5);
     }

@@ -94,6 +94,7 @@ mod tests {
             segment: (0..segments).map(|s| (0..widths).map(|w| 0.05 + 0.03 * (w * w + s) as f64).collect()).collect(),
             exit: vec![0.01; segments],
             gate: vec![0.003; segments - 1],
+            gate_zero: 0.0,
             float_total: 1.0,
             cascade: false,
         };

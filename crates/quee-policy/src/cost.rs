@@ -16,6 +16,8 @@ pub enum Charge {
     /// Every exit and every gate passed, the gate at the answering exit included (the last exit has none): learned
     /// policies.
     Learned,
+    /// The same and gate 0: learned policies that look at the stem.
+    LearnedFromStem,
 }
 
 /// Cost of every part of the network, per sample, all in one unit (billions of bit operations, milliseconds, …).
@@ -27,8 +29,11 @@ pub struct CostTable {
     pub segment: Vec<Vec<f64>>,
     /// `[segment]`: the exit behind each segment; the last is the backbone's own head.
     pub exit: Vec<f64>,
-    /// `[segment - 1]`: the gate behind each segment but the last. Gate 0 has no features and costs nothing.
+    /// `[segment - 1]`: the gate behind each segment but the last.
     pub gate: Vec<f64>,
+    /// Gate 0 with its probe of the stem, for policies that have one; the others decide there by rates, which cost nothing.
+    #[serde(default)]
+    pub gate_zero: f64,
     /// The backbone in float, stem and head included, without exits: relative cost 1.0.
     pub float_total: f64,
     /// Whether every exit but the last reads what the one before it said, so that nobody who answers there can leave out those before.
@@ -83,7 +88,7 @@ impl CostTable {
         check_values("segment costs", self.segment.iter().flatten())?;
         check_values("exit costs", &self.exit)?;
         check_values("gate costs", &self.gate)?;
-        check_values("stem and float total", [&self.stem, &self.float_total])?;
+        check_values("stem, gate 0 and float total", [&self.stem, &self.float_total, &self.gate_zero])?;
         if self.float_total > 0.0 { Ok(()) } else { Err(CostError::Value { what: "float total" }) }
     }
 
@@ -96,6 +101,7 @@ impl CostTable {
             Charge::Static => self.exit[depth - 1],
             Charge::Threshold => exits,
             Charge::Learned => exits + self.gate[..depth.min(self.gate.len())].iter().sum::<f64>(),
+            Charge::LearnedFromStem => self.gate_zero + self.overhead(depth, Charge::Learned),
         }
     }
 
@@ -261,6 +267,7 @@ mod tests {
             segment: vec![vec![2.0, 4.0], vec![3.0, 6.0], vec![5.0, 10.0]],
             exit: vec![0.1, 0.2, 0.3],
             gate: vec![0.01, 0.02],
+            gate_zero: 0.0,
             float_total: 100.0,
             cascade: false,
         }

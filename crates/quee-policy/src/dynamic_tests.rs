@@ -13,6 +13,7 @@ fn ledger(tree: &PathTree) -> Ledger {
         segment: (0..tree.segments()).map(|_| (0..tree.widths()).map(|w| 10.0 + 5.0 * w as f64).collect()).collect(),
         exit: vec![0.5; tree.segments()],
         gate: vec![0.25; tree.segments() - 1],
+        gate_zero: 0.0,
         float_total: 100.0,
         cascade: false,
     };

@@ -16,6 +16,7 @@ fn ledger(tree: &PathTree, segments: &[f64]) -> Ledger {
         segment: segments.iter().map(widths).collect(),
         exit: vec![1e-4; tree.segments()],
         gate: vec![1e-4; tree.segments() - 1],
+        gate_zero: 0.0,
         float_total: 1.0,
         cascade: false,
     };

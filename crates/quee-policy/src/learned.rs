@@ -44,11 +44,12 @@ impl Commitments {
 pub(crate) fn learned(
     inputs: &SeedInputs<'_>,
     name: &str,
+    charge: Charge,
     on_cal: impl Fn(f64) -> Vec<NodeId>,
     on_test: impl Fn(f64) -> Vec<NodeId>,
     on_b: Option<impl Fn(f64) -> Vec<NodeId>>,
 ) -> Result<MethodResult, StudyError> {
-    let prices: Arc<[Price]> = inputs.ledger.prices(inputs.tree, Charge::Learned).into();
+    let prices: Arc<[Price]> = inputs.ledger.prices(inputs.tree, charge).into();
     let commitments = Commitments::new(inputs);
     let along = |outcomes, node: NodeId| {
         let samples = crate::table::Outcomes::samples(outcomes);

@@ -14,6 +14,8 @@ pub struct PredictionTable {
     rows: Vec<Vec<f32>>,
     /// Places of every row.
     places: Vec<usize>,
+    /// Of gate 0 `[sample][place]`, where it sees something of the samples.
+    root: Option<Vec<f32>>,
 }
 
 impl PredictionTable {
@@ -34,7 +36,7 @@ impl PredictionTable {
             }
             places.push(count);
         }
-        Ok(Self { samples, rows, places })
+        Ok(Self { samples, rows, places, root: None })
     }
 
     /// Fills the table from a function of node, sample and place; values are clamped to 0..1 and NaN becomes 1.
@@ -45,17 +47,53 @@ impl PredictionTable {
             (0..samples * count).map(|at| clean(predict(node, at / count, at % count))).collect()
         };
         let rows = tree.gate_nodes().zip(&places).map(row).collect();
-        Self { samples, rows, places }
+        Self { samples, rows, places, root: None }
+    }
+
+    /// The table with predictions at gate 0, `[sample][place]`.
+    ///
+    /// # Errors
+    /// If the list has the wrong length, or a value is not a probability.
+    pub fn with_root(mut self, tree: &PathTree, root: Vec<f32>) -> Result<Self, TableError> {
+        let places = tree.places(ROOT);
+        check_shape("predictions at gate 0", root.len(), places, self.samples)?;
+        if let Some(at) = root.iter().position(|value| !(0.0..=1.0).contains(value)) {
+            return Err(TableError::Value {
+                what: "predictions at gate 0",
+                row: 0,
+                sample: at / places,
+                range: "0 to 1",
+            });
+        }
+        self.root = Some(root);
+        Ok(self)
+    }
+
+    /// Predictions of one sample at gate 0 `[place]`, where there are any.
+    fn at_root(&self, sample: usize) -> Option<&[f32]> {
+        let root = self.root.as_ref()?;
+        let places = root.len() / self.samples;
+        Some(&root[sample * places..(sample + 1) * places])
+    }
+
+    /// What is paid by who decides with these predictions.
+    pub(crate) fn charge(&self) -> Charge {
+        if self.root.is_some() { Charge::LearnedFromStem } else { Charge::Learned }
     }
 
     /// The table with the samples of `other` behind its own.
     ///
     /// # Panics
-    /// If they belong to different trees.
+    /// If they belong to different trees, or only one has predictions at gate 0.
     pub fn with(&self, other: &Self) -> Self {
         assert_eq!(self.places, other.places, "tables of one tree");
         let rows = self.rows.iter().zip(&other.rows).map(|(a, b)| [a.as_slice(), b].concat()).collect();
-        Self { samples: self.samples + other.samples, rows, places: self.places.clone() }
+        let root = match (&self.root, &other.root) {
+            (Some(a), Some(b)) => Some([a.as_slice(), b].concat()),
+            (None, None) => None,
+            _ => panic!("gate 0 predicts for all samples or for none"),
+        };
+        Self { samples: self.samples + other.samples, rows, places: self.places.clone(), root }
     }
 
     /// Whether the table has one row for every gate node of the tree, with all its places.
@@ -209,9 +247,9 @@ impl OpenLoop {
         node
     }
 
-    /// Where gate 0 sends samples; `None` if it has no way within `cap`.
-    fn start(&self, lambda: f64, cap: f64) -> Option<NodeId> {
-        self.choose_within(ROOT, &self.root_rates, lambda, cap).and_then(|way| way.first)
+    /// Where gate 0 sends samples of which it knows `predictions`, or nothing but the rates; `None` if it has no way within `cap`.
+    fn start(&self, predictions: Option<&[f32]>, lambda: f64, cap: f64) -> Option<NodeId> {
+        self.choose_within(ROOT, predictions.unwrap_or(&self.root_rates), lambda, cap).and_then(|way| way.first)
     }
 
     /// Runs the policy on a split; returns the node at which every sample is answered.
@@ -219,8 +257,12 @@ impl OpenLoop {
     /// # Panics
     /// If the predictions belong to another tree.
     pub fn run(&self, predictions: &PredictionTable, lambda: f64) -> Vec<NodeId> {
-        let start = self.start(lambda, f64::INFINITY).unwrap_or(ROOT);
-        let answer = |sample| self.answer(start, predictions, sample, lambda, f64::INFINITY);
+        let common = self.start(None, lambda, f64::INFINITY).unwrap_or(ROOT);
+        let answer = |sample| {
+            let own = predictions.at_root(sample);
+            let start = own.map_or(common, |own| self.start(Some(own), lambda, f64::INFINITY).unwrap_or(ROOT));
+            self.answer(start, predictions, sample, lambda, f64::INFINITY)
+        };
         (0..predictions.samples()).map(answer).collect()
     }
 
@@ -228,6 +270,8 @@ impl OpenLoop {
     /// every gate, gate 0 too, only the ways compete that end within it, so what a sample pays never exceeds its cap; a
     /// gate whose candidates are all too dear answers. `None` for a sample whose cap is below every way from gate 0.
     /// Caps by request are a choice of this project.
+    ///
+    /// Gate 0 decides by its rates, whatever it may know of the samples: its price is not among those that caps are held against.
     ///
     /// λ still prices what is below the cap; at 0 every sample spends up to its cap whatever lowers its predicted
     /// error.
@@ -245,7 +289,7 @@ impl OpenLoop {
     ) -> Result<Vec<Option<NodeId>>, TableError> {
         check_shape("caps on cost", caps.len(), 1, predictions.samples())?;
         let run = |(sample, cap): (usize, &f64)| {
-            self.start(lambda, *cap).map(|start| self.answer(start, predictions, sample, lambda, *cap))
+            self.start(None, lambda, *cap).map(|start| self.answer(start, predictions, sample, lambda, *cap))
         };
         Ok(caps.iter().enumerate().map(run).collect())
     }
@@ -264,6 +308,7 @@ mod tests {
             segment: vec![vec![10.0, 20.0], vec![10.0, 20.0]],
             exit: vec![1.0, 1.0],
             gate: vec![1.0],
+            gate_zero: 0.0,
             float_total: 100.0,
             cascade: false,
         };
@@ -342,6 +387,25 @@ mod tests {
         assert_eq!(tree.widths_of(policy.run(&table, 0.0)[0]), [0, 0]);
         let high = OpenLoop::new(&tree, &ledger, vec![1.0, 0.5, 0.0, 0.5, 0.5, 0.5]).unwrap();
         assert_eq!(tree.widths_of(high.run(&table, 0.0)[0]), [1], "[1, 0] is forbidden, staying ties with [1, 1]");
+    }
+
+    #[test]
+    fn gate_zero_sends_every_sample_its_own_way_where_it_sees_something() {
+        let (tree, ledger) = setup(Monotone::Free);
+        let policy = OpenLoop::new(&tree, &ledger, vec![1.0, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4]).unwrap();
+        let table = PredictionTable::from_fn(&tree, 2, |_, _, place| if place == 0 { 0.0 } else { 0.5 });
+        assert_eq!((policy.run(&table, 0.0), table.charge()), (vec![1, 1], Charge::Learned), "by the rates");
+        let root = [[1.0, 0.2, 0.1, 0.4, 0.4, 0.4, 0.4], [1.0, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4]].concat();
+        let seeing = table.clone().with_root(&tree, root).unwrap();
+        assert_eq!((policy.run(&seeing, 0.0), seeing.charge()), (vec![2, 1], Charge::LearnedFromStem));
+        assert_eq!(policy.run(&seeing, 2.0), [1, 1], "0.1 of cost at a price of 2 is not worth 0.1 of error");
+        assert_eq!(policy.run(&seeing.with(&seeing), 0.0), [2, 1, 2, 1]);
+        assert_eq!(policy.run_capped(&seeing, 0.0, &[1.0; 2]).unwrap(), [Some(1), Some(1)], "caps: by the rates");
+        assert!(table.clone().with_root(&tree, vec![0.5; 13]).is_err());
+        assert!(table.with_root(&tree, vec![1.5; 14]).is_err());
+        let cost = CostTable { gate_zero: 4.0, ..ledger.cost().clone() };
+        assert_eq!(cost.overhead(1, Charge::LearnedFromStem), cost.overhead(1, Charge::Learned) + 4.0);
+        assert_eq!(cost.overhead(0, Charge::LearnedFromStem), 0.0, "the root is never paid for alone");
     }
 
     #[test]

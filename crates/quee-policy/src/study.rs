@@ -116,13 +116,13 @@ fn table(context: &str) -> impl Fn(TableError) -> StudyError {
 pub struct OpenLoopInput<'a> {
     /// Name of the method.
     pub name: &'a str,
-    /// Predictions on *cal-a*.
+    /// Predictions on *cal-a*. Where they have some at gate 0, the others must, too.
     pub cal: &'a PredictionTable,
     /// Predictions on *test*.
     pub test: &'a PredictionTable,
     /// Predictions on *cal-b*, for risk control.
     pub cal_b: Option<&'a PredictionTable>,
-    /// Suffixes to consider at every node ([`crate::open_loop::candidates`]); all where there is none.
+    /// Places to consider at every node ([`crate::open_loop::candidates`]); all where there is none.
     pub candidates: Option<&'a [Vec<usize>]>,
 }
 
@@ -309,7 +309,8 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         }
         let on_b = input.cal_b.map(|cal_b| |lambda: f64| policy.run(cal_b, lambda));
         let run = |lambda: f64| policy.run(input.cal, lambda);
-        methods.push(learned(inputs, input.name, run, |lambda| policy.run(input.test, lambda), on_b)?);
+        let on_test = |lambda: f64| policy.run(input.test, lambda);
+        methods.push(learned(inputs, input.name, input.cal.charge(), run, on_test, on_b)?);
     }
     for input in inputs.dynamic {
         let count = |fit: &Outcomes, cells: &Cells| Chain::count(tree, ledger, fit, cells, input.alpha);
@@ -328,7 +329,7 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         };
         let on_b = input.cal_b.map(|cal_b| |lambda: f64| chain.solve(tree, lambda).run(cal_b));
         let on_test = |lambda: f64| chain.solve(tree, lambda).run(input.test);
-        methods.push(learned(inputs, input.name, run, on_test, on_b)?);
+        methods.push(learned(inputs, input.name, Charge::Learned, run, on_test, on_b)?);
     }
     for input in inputs.fitted {
         methods.push(fitted(inputs, input)?);
@@ -463,7 +464,7 @@ fn fitted(inputs: &SeedInputs<'_>, input: &FittedInput<'_>) -> Result<MethodResu
     };
     let on_test = |lambda: f64| solved(lambda, &|plans| plans[0].run(input.test));
     let on_b = input.cal_b.map(|cal_b| |lambda: f64| solved(lambda, &|plans| plans[0].run(cal_b)));
-    learned(inputs, input.name, on_cal, on_test, on_b)
+    learned(inputs, input.name, Charge::Learned, on_cal, on_test, on_b)
 }
 
 /// Checks all inputs against the tree and the splits.

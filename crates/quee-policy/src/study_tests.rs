@@ -78,6 +78,7 @@ fn ledger(tree: &PathTree, overhead: f64) -> Ledger {
         segment: vec![(0..tree.widths()).map(|width| 2.0 * (width + 1).pow(2) as f64).collect(); tree.segments()],
         exit: vec![overhead; tree.segments()],
         gate: vec![overhead / 2.0; tree.segments() - 1],
+        gate_zero: 0.0,
         float_total: 4.0 + 40.0 * tree.segments() as f64,
         cascade: false,
     };

@@ -47,6 +47,7 @@ pub(crate) mod fixture {
             segment: vec![widths; segments],
             exit: vec![1.0; segments],
             gate: vec![1.0; segments - 1],
+            gate_zero: 0.0,
             float_total: 100.0,
             cascade: false,
         };

@@ -107,6 +107,11 @@ pub fn tree_answers<'h>(
     all
 }
 
+/// What the probes that `probe` names for a picture say of features behind the stem.
+pub fn probe_answers<'h>(probe: impl Fn(usize) -> &'h ExitHead, features: &[f32]) -> NodeAnswers {
+    NodeAnswers::compute_each(&probe, features, probe(0).dim, None)
+}
+
 /// Answers at every exit of a single path, with the exits that `heads` names for a picture.
 pub fn run_answers<'h>(heads: impl Fn(usize) -> &'h ExitHeads, features: &[Vec<f32>]) -> Vec<NodeAnswers> {
     let mut all: Vec<NodeAnswers> = Vec::new();

@@ -2,7 +2,7 @@
 //! seed are trained on the same features.
 
 use anyhow::Result;
-use quee_policy::tree::PathTree;
+use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -62,7 +62,9 @@ pub struct StaticFeatures {
 pub struct BackboneRuns {
     /// For training the exits: one entry per draw of paths.
     pub exit_train: Vec<PathFeatures>,
-    /// Along the tree: `[node][picture · dim]`.
+    /// Behind the stem, for training the probe of gate 0: `[picture · dim]`.
+    pub exit_train_stem: Vec<f32>,
+    /// Along the tree: `[node][picture · dim]`; at the root, behind the stem.
     pub tree: PerSplit<Vec<Vec<f32>>>,
     /// Float first, then widths that the tree does not hold.
     pub statics: Vec<StaticFeatures>,
@@ -85,7 +87,7 @@ pub fn steps(recipe: &Recipe, prepared: &Prepared) -> usize {
     let evaluated = splits.cal_a.len() + splits.cal_b.len() + splits.test.len();
     // On fit: along the tree; and in float, or at all static widths but that.
     let (widths, folds) = (static_widths(recipe).len(), recipe.data.folds > 0);
-    prepared.exit_train().len() * draws(recipe).len()
+    prepared.exit_train().len() * (draws(recipe).len() + usize::from(!folds))
         + prepared.fit().len() * if folds { widths } else { 2 }
         + evaluated
         + evaluated * widths
@@ -134,6 +136,12 @@ impl BackboneRuns {
             test: along_tree(&splits.test)?,
         };
 
+        let exit_train_stem = match recipe.data.folds {
+            0 => program.all_stem_features(drive, &exit_pictures)?,
+            // The same pictures.
+            _ => tree.fit[ROOT].clone(),
+        };
+
         let mut statics = Vec::new();
         for width in static_widths(recipe) {
             let path = vec![width; segments];
@@ -147,13 +155,13 @@ impl BackboneRuns {
             };
             statics.push(StaticFeatures { width, fit, cal_a, cal_b, test });
         }
-        Ok(Self { exit_train, tree, statics })
+        Ok(Self { exit_train, exit_train_stem, tree, statics })
     }
 }
 
 /// A path of full depth, every allowed width equally likely at every step.
 fn random_path(tree: &PathTree, widths: &[Width], rng: &mut ChaCha8Rng) -> Vec<Width> {
-    let mut node = quee_policy::tree::ROOT;
+    let mut node = ROOT;
     let mut path = Vec::new();
     while !tree.node(node).children.is_empty() {
         node = rng.random_range(tree.node(node).children.clone());

@@ -90,6 +90,7 @@ impl Counted {
                 .map(|(rest, &macs)| rest + float_part(self.model, macs))
                 .collect(),
             gate: gate_macs.iter().map(|&macs| self.gate(macs)).collect(),
+            gate_zero: 0.0,
             float_total: self.float_total,
             cascade: false,
         }
@@ -205,6 +206,7 @@ impl Timings {
             segment: (0..segments).map(|s| widths.iter().map(|w| self.segments[w][s]).collect()).collect(),
             exit: vec![self.features + exit_ms; segments],
             gate: gate_ms.to_vec(),
+            gate_zero: 0.0,
             float_total: self.stem[&Width::FLOAT] + float.iter().sum::<f64>() + self.features + exit_ms,
             cascade: false,
         }

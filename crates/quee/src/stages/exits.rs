@@ -1,7 +1,7 @@
 //! Training the exits of one seed on features of random paths.
 
 use anyhow::Result;
-use quee_heads::ExitHead;
+use quee_heads::{ExitHead, Mlp, Standardizer};
 use quee_train::exits::{ExitConfig, ExitRows, train_exit};
 use quee_train::{TrainDevice, soft_labels};
 use rand::SeedableRng;
@@ -19,13 +19,15 @@ use crate::recipe::{ExitKind, Recipe};
 pub struct TrainedExits {
     /// One per segment.
     pub heads: ExitHeads,
+    /// Classifier of the mean token behind the stem: what gate 0 sees. Nobody answers there.
+    pub probe: ExitHead,
     /// With `data.folds`, where *fit* and *exit-train* are the same pictures: exits that have not seen them.
     folds: Option<ExitFolds>,
 }
 
 /// Exits trained without the pictures of a fold, for these.
 struct ExitFolds {
-    heads: Vec<ExitHeads>,
+    heads: Vec<(ExitHeads, ExitHead)>,
     of_picture: Vec<usize>,
 }
 
@@ -37,7 +39,12 @@ impl TrainedExits {
 
     /// The exits that a picture of *fit* is answered with.
     pub fn for_fit(&self, picture: usize) -> &ExitHeads {
-        self.folds.as_ref().map_or(&self.heads, |folds| &folds.heads[folds.of_picture[picture]])
+        self.folds.as_ref().map_or(&self.heads, |folds| &folds.heads[folds.of_picture[picture]].0)
+    }
+
+    /// The probe that a picture of *fit* is looked at with.
+    pub fn probe_for_fit(&self, picture: usize) -> &ExitHead {
+        self.folds.as_ref().map_or(&self.probe, |folds| &folds.heads[folds.of_picture[picture]].1)
     }
 }
 
@@ -57,14 +64,15 @@ pub fn train(
     let all: Vec<usize> = (0..trainer.pictures).collect();
     let count = recipe.data.folds;
     if count == 0 {
-        return Ok(TrainedExits { heads: trainer.train(&all)?, folds: None });
+        let (heads, probe) = trainer.train(&all)?;
+        return Ok(TrainedExits { heads, probe, folds: None });
     }
     let of_picture = folds(trainer.pictures, count, recipe.data.contiguous, seed);
     let without = |fold: usize| all.iter().copied().filter(|&picture| of_picture[picture] != fold).collect();
     let chosen: Vec<Vec<usize>> = (0..count).map(without).chain([all.clone()]).collect();
-    let mut heads: Vec<ExitHeads> = chosen.par_iter().map(|pictures| trainer.train(pictures)).collect::<Result<_>>()?;
-    let whole = heads.pop().expect("one more than there are folds");
-    Ok(TrainedExits { heads: whole, folds: Some(ExitFolds { heads, of_picture }) })
+    let mut heads: Vec<_> = chosen.par_iter().map(|pictures| trainer.train(pictures)).collect::<Result<_>>()?;
+    let (whole, probe) = heads.pop().expect("one more than there are folds");
+    Ok(TrainedExits { heads: whole, probe, folds: Some(ExitFolds { heads, of_picture }) })
 }
 
 /// A fold for every picture: at random, or in blocks where neighbours belong together.
@@ -114,8 +122,8 @@ impl<'a> Trainer<'a> {
         Self { recipe, runs, on, seed, cancel, own, pictures: labels.len(), targets }
     }
 
-    /// All exits, from the runs of the chosen pictures.
-    fn train(&self, chosen: &[usize]) -> Result<ExitHeads> {
+    /// All exits and the probe, from the runs of the chosen pictures.
+    fn train(&self, chosen: &[usize]) -> Result<(ExitHeads, ExitHead)> {
         let last = self.recipe.paths.segments.len() - 1;
         let mut heads: Vec<ExitHead> = match self.recipe.exits.cascade {
             false => (0..last)
@@ -125,7 +133,24 @@ impl<'a> Trainer<'a> {
             true => self.cascade(last, chosen)?,
         };
         heads.push(self.own.clone());
-        Ok(ExitHeads(heads))
+        Ok((ExitHeads(heads), self.probe(chosen)?))
+    }
+
+    /// A linear classifier of the mean token behind the stem, which no norm has brought to scale.
+    fn probe(&self, chosen: &[usize]) -> Result<ExitHead> {
+        let (dim, last) = (self.own.dim, self.recipe.paths.segments.len() - 1);
+        let token = |&picture: &usize| &self.runs.exit_train_stem[picture * dim..(picture + 1) * dim];
+        let mut rows: Vec<f32> = chosen.iter().flat_map(token).copied().collect();
+        let standardizer = Standardizer::fit(&rows, dim)?;
+        standardizer.apply(&mut rows);
+        let mut network = self.network(ExitKind::Linear, last as u64, &rows, dim, chosen, 1)?;
+        for (weights, bias) in network.w2.chunks_exact_mut(dim).zip(&mut network.b2) {
+            for ((weight, mean), std) in weights.iter_mut().zip(&standardizer.mean).zip(&standardizer.std) {
+                *weight /= std;
+                *bias -= *weight * mean;
+            }
+        }
+        Ok(ExitHead { dim, network })
     }
 
     /// Each exit after the one before it, whose probabilities it reads.
@@ -165,6 +190,21 @@ impl<'a> Trainer<'a> {
     }
 
     fn exit(&self, segment: usize, rows: Vec<f32>, inputs: usize, chosen: &[usize]) -> Result<ExitHead> {
+        let (kind, runs) = (self.recipe.exits.head, self.runs.exit_train.len());
+        let network = self.network(kind, segment as u64, &rows, inputs, chosen, runs)?;
+        Ok(ExitHead { dim: self.own.dim, network })
+    }
+
+    /// A classifier of `rows`, `[run][picture][inputs]`.
+    fn network(
+        &self,
+        kind: ExitKind,
+        seed: u64,
+        rows: &[f32],
+        inputs: usize,
+        chosen: &[usize],
+        runs: usize,
+    ) -> Result<Mlp> {
         self.cancel.check()?;
         let (settings, classes) = (&self.recipe.exits, self.own.classes());
         let targets: Vec<f32> = chosen
@@ -173,15 +213,15 @@ impl<'a> Trainer<'a> {
             .copied()
             .collect();
         let config = ExitConfig {
-            hidden: if settings.head == ExitKind::Hidden { settings.hidden } else { 0 },
+            hidden: if kind == ExitKind::Hidden { settings.hidden } else { 0 },
             epochs: settings.epochs,
             batch: settings.batch,
             learning_rate: settings.learning_rate,
             weight_decay: settings.weight_decay,
-            seed: self.seed.wrapping_mul(1000).wrapping_add(segment as u64),
+            seed: self.seed.wrapping_mul(1000).wrapping_add(seed),
         };
-        let rows = ExitRows { inputs, classes, features: &rows, targets: &targets.repeat(self.runs.exit_train.len()) };
-        Ok(ExitHead { dim: self.own.dim, network: train_exit(self.on, rows, &config, None)? })
+        let rows = ExitRows { inputs, classes, features: rows, targets: &targets.repeat(runs) };
+        Ok(train_exit(self.on, rows, &config, None)?)
     }
 }
 

@@ -37,6 +37,8 @@ pub const OPEN_LOOP: &str = "QuEE open loop";
 pub const DYNAMIC: &str = "QuEE dynamic program";
 /// Name of fitted backward induction in results.
 pub const FITTED: &str = "QuEE fitted induction";
+/// Name of the open-loop policy whose gate 0 looks at the stem.
+pub const GATE_ZERO: &str = "QuEE with gate zero";
 /// Name of the rule that looks one step ahead in results.
 pub const ONE_STEP: &str = "QuEE one step";
 
@@ -119,7 +121,26 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         cal_b: Some(&predicted.cal_b),
         candidates,
     };
-    let open_loops = [open_loop(OPEN_LOOP, candidates.as_deref()), open_loop(ONE_STEP, Some(&one_step))];
+    let mut open_loops = vec![open_loop(OPEN_LOOP, candidates.as_deref())];
+    let few = recipe.policy.methods == Methods::Few;
+    if !few {
+        open_loops.push(open_loop(ONE_STEP, Some(&one_step)));
+    }
+    // Gate 0 knows nothing of outcomes.
+    let from_stem = predictions.from_stem.as_ref().filter(|_| foresight == 0.0);
+    let stem_on_cal = from_stem.map(|predicted| match trained.folds {
+        None => Cow::Borrowed(&predicted.cal_a),
+        Some(_) => Cow::Owned(predicted.cal_a.with(&predicted.fit)),
+    });
+    if let (Some(predicted), Some(cal)) = (from_stem, &stem_on_cal) {
+        open_loops.push(OpenLoopInput {
+            name: GATE_ZERO,
+            cal,
+            test: &predicted.test,
+            cal_b: Some(&predicted.cal_b),
+            candidates: candidates.as_deref(),
+        });
+    }
     let fitted = [FittedInput {
         name: FITTED,
         options: FittedOptions { seed, ..FittedOptions::default() },
@@ -128,7 +149,6 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         test: &features.test,
         cal_b: Some(&features.cal_b),
     }];
-    let few = recipe.policy.methods == Methods::Few;
     let inputs = SeedInputs {
         tree,
         ledger: &ledger,
@@ -139,7 +159,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         test: &tables.test,
         float: &float,
         extras,
-        open_loop: &open_loops[..if few { 1 } else { 2 }],
+        open_loop: &open_loops,
         dynamic: &[DynamicInput {
             name: DYNAMIC,
             alpha: recipe.cells.smoothing,
@@ -225,10 +245,18 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions) -> Resul
     let (stem, widths) = (recipe.quant.stem, &recipe.quant.widths);
     let gate_macs: Vec<u64> = trained.gates.iter().map(|gate| gate.predictor.macs()).collect();
     let exit_macs: Vec<u64> = trained.exits.heads.0.iter().map(ExitHead::macs).collect();
-    let cost = counted.table(stem, widths, &exit_macs, &gate_macs);
+    let mut cost = counted.table(stem, widths, &exit_macs, &gate_macs);
+    if let Some(gate) = &trained.gate_zero {
+        cost.gate_zero = counted.gate(trained.exits.probe.macs() + gate.predictor.macs());
+    }
     let time = timings.map(|timings| {
         let (exit_ms, gate_ms) = head_times(shared, trained, predictions);
-        timings.table(stem, widths, exit_ms, &gate_ms)
+        let mut time = timings.table(stem, widths, exit_ms, &gate_ms);
+        if trained.gate_zero.is_some() {
+            // An exit and a gate of the same sizes.
+            time.gate_zero = exit_ms + gate_ms.first().copied().unwrap_or(0.0);
+        }
+        time
     });
     Ok(Ledger::new(tree, cost, counted.bits(stem, widths), time)?)
 }

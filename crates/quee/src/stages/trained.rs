@@ -13,13 +13,13 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::answers::{NodeAnswers, outcomes, tree_answers};
+use super::answers::{NodeAnswers, outcomes, probe_answers, tree_answers};
 use super::backbone_runs::PerSplit;
 use super::exits::{self, TrainedExits};
 use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates};
 use super::prepare::Prepared;
 use super::study::Shared;
-use crate::recipe::Recipe;
+use crate::recipe::{Methods, Recipe};
 
 /// Trained exits and gates of one seed, and the tables made with them.
 pub struct Trained {
@@ -31,7 +31,9 @@ pub struct Trained {
     pub folds: Option<Folds>,
     /// Gates 1 to segments − 1.
     pub gates: Vec<Gate>,
-    /// Predictions at gate 0: rates on *fit*, `[place]`.
+    /// Gate 0 for policies that look at the stem; none with few methods.
+    pub gate_zero: Option<Gate>,
+    /// Predictions at gate 0 for the others: rates on *fit*, `[place]`.
     pub root_rates: Vec<f32>,
     /// Answers of every path.
     pub outcomes: PerSplit<Outcomes>,
@@ -60,9 +62,15 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b),
         test: tree_answers(tree, |_| heads, &runs.tree.test),
     };
-    let input = |nodes, tokens, labels| GateInput { nodes, tokens, labels };
+    let stem = PerSplit {
+        fit: probe_answers(|picture| exits.probe_for_fit(picture), &runs.tree.fit[ROOT]),
+        cal_a: probe_answers(|_| &exits.probe, &runs.tree.cal_a[ROOT]),
+        cal_b: probe_answers(|_| &exits.probe, &runs.tree.cal_b[ROOT]),
+        test: probe_answers(|_| &exits.probe, &runs.tree.test[ROOT]),
+    };
+    let input = |nodes, stem, tokens, labels| GateInput { nodes, stem, tokens, labels };
     let spec = feature_spec(recipe, prepared);
-    let all_of_fit = input(&answers.fit, &runs.tree.fit, &labels.fit);
+    let all_of_fit = input(&answers.fit, &stem.fit, &runs.tree.fit, &labels.fit);
     let chosen = chosen_of_fit(recipe, labels.fit.len());
     let limited = chosen.as_ref().map(|chosen| Chosen::of(all_of_fit, chosen, &spec));
     let fit = limited.as_ref().map_or(all_of_fit, Chosen::input);
@@ -72,9 +80,9 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     });
     let inputs = PerSplit {
         fit,
-        cal_a: input(&answers.cal_a, &runs.tree.cal_a, &labels.cal_a),
-        cal_b: input(&answers.cal_b, &runs.tree.cal_b, &labels.cal_b),
-        test: input(&answers.test, &runs.tree.test, &labels.test),
+        cal_a: input(&answers.cal_a, &stem.cal_a, &runs.tree.cal_a, &labels.cal_a),
+        cal_b: input(&answers.cal_b, &stem.cal_b, &runs.tree.cal_b, &labels.cal_b),
+        test: input(&answers.test, &stem.test, &runs.tree.test, &labels.test),
     };
     let tables = PerSplit {
         fit: outcomes(tree, fit.nodes, fit.labels)?,
@@ -89,12 +97,30 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
     let setup = gates::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
     let gates = gates::train(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?;
-    let predictions = Predictions::compute(tree, &spec, &gates, &inputs, folds.as_ref())?;
+    let zero = match recipe.policy.methods {
+        Methods::Few => None,
+        Methods::All => Some(gates::train_zero(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?),
+    };
+    let mut predictions = Predictions::compute(tree, &spec, &gates, &inputs, folds.as_ref())?;
+    predictions.from_stem = match &zero {
+        None => None,
+        Some(zero) => Some(from_stem(tree, &spec, zero, &inputs, folds.as_ref(), &predictions.predicted)?),
+    };
+    let gate_zero = zero.and_then(|mut zero| zero.whole.pop());
     let root_rates = root_rates(tree, &tables.fit);
     let said = |nodes: Vec<NodeAnswers>| nodes.into_iter().map(|node| node.probabilities).collect();
     let probabilities = [said(answers.cal_b), said(answers.test)];
     Ok((
-        Trained { exits, fit_pictures: chosen, folds, gates: gates.whole, root_rates, outcomes: tables, probabilities },
+        Trained {
+            exits,
+            fit_pictures: chosen,
+            folds,
+            gates: gates.whole,
+            gate_zero,
+            root_rates,
+            outcomes: tables,
+            probabilities,
+        },
         predictions,
     ))
 }
@@ -132,6 +158,8 @@ pub fn feature_spec(recipe: &Recipe, prepared: &Prepared) -> FeatureSpec {
 pub struct Predictions {
     /// Predicted errors.
     pub predicted: PerSplit<PredictionTable>,
+    /// The same with those of gate 0, where it looks at the stem.
+    pub from_stem: Option<PerSplit<PredictionTable>>,
     /// Cells.
     pub cells: PerSplit<CellTable>,
     /// Standardised features.
@@ -174,6 +202,7 @@ impl Predictions {
         }
         Ok(Self {
             predicted: PerSplit { fit: fit.0, cal_a: cal_a.0, cal_b: cal_b.0, test: test.0 },
+            from_stem: None,
             cells: PerSplit { fit: fit.1, cal_a: cal_a.1, cal_b: cal_b.1, test: test.1 },
             features: PerSplit { fit: fit.2, cal_a: cal_a.2, cal_b: cal_b.2, test: test.2 },
             test_rows,
@@ -206,6 +235,47 @@ fn out_of_fold(
         }
     }
     Ok(PredictionTable::new(tree, folds.samples(), predicted)?)
+}
+
+/// Adds what gate 0 says of every picture; of *fit*, the gates that were trained without its fold.
+fn from_stem(
+    tree: &PathTree,
+    spec: &FeatureSpec,
+    zero: &Gates,
+    inputs: &PerSplit<GateInput>,
+    folds: Option<&Folds>,
+    predicted: &PerSplit<PredictionTable>,
+) -> Result<PerSplit<PredictionTable>> {
+    let places = tree.places(ROOT);
+    // Nobody can answer at gate 0: the first place is never read.
+    let said = |gate: &Gate, input: GateInput| -> Vec<f32> {
+        let rows = gates::rows(tree, spec, 0, input);
+        let said = gates::predict(tree, &gate.predictor, &rows, input.labels.len()).swap_remove(0);
+        said.chunks_exact(places - 1).flat_map(|row| std::iter::once(1.0).chain(row.iter().copied())).collect()
+    };
+    let whole = |input: &GateInput, predicted: &PredictionTable| {
+        predicted.clone().with_root(tree, said(&zero.whole[0], *input))
+    };
+    let fit = match folds {
+        None => whole(&inputs.fit, &predicted.fit)?,
+        Some(folds) => {
+            let mut root = vec![0.0; folds.samples() * places];
+            for (fold, gate) in zero.without.iter().enumerate() {
+                let members = folds.members(fold);
+                let part = Chosen::of(inputs.fit, &members, spec);
+                for (said, &member) in said(&gate[0], part.input()).chunks_exact(places).zip(&members) {
+                    root[member * places..(member + 1) * places].copy_from_slice(said);
+                }
+            }
+            predicted.fit.clone().with_root(tree, root)?
+        }
+    };
+    Ok(PerSplit {
+        fit,
+        cal_a: whole(&inputs.cal_a, &predicted.cal_a)?,
+        cal_b: whole(&inputs.cal_b, &predicted.cal_b)?,
+        test: whole(&inputs.test, &predicted.test)?,
+    })
 }
 
 /// Predictions mixed with the true outcomes (`share` above 0), or with the error rates of *fit* (below): how much depends on the predictor's

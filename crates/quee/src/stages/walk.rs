@@ -90,6 +90,20 @@ impl Program<'_> {
         Ok(features)
     }
 
+    /// What gate 0 sees, in float: the mean token behind the stem, `[batch, feature_dim]`.
+    ///
+    /// # Errors
+    /// What the executor reports, or NaN or infinity.
+    pub fn stem_features(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Vec<f32>, ExecError> {
+        executor.set_width(Width::FLOAT)?;
+        let mean = executor.mean_tokens(tokens, 0)?;
+        let mean = executor.read(&mean)?;
+        if mean.iter().any(|x| !x.is_finite()) {
+            return Err(ExecError::NotFinite { site: "gate 0 behind the stem".into() });
+        }
+        Ok(mean)
+    }
+
     /// Width of the stem on a path: float where everything is float.
     fn stem_width(&self, path: &[Width]) -> Width {
         if path.iter().all(|width| width.is_float()) { Width::FLOAT } else { self.stem }
@@ -115,7 +129,7 @@ impl Program<'_> {
     }
 
     /// Runs one batch along every path of `tree`, each prefix once, depth first: at most one activation per segment is alive.
-    /// `visit(node, features)` is called for every node but the root.
+    /// `visit(node, features)` is called for every node; the root's features are [those of the stem](Self::stem_features).
     ///
     /// # Errors
     /// What the executor reports.
@@ -128,6 +142,7 @@ impl Program<'_> {
         visit: &mut dyn FnMut(usize, Vec<f32>),
     ) -> Result<(), ExecError> {
         let tokens = self.stem(executor, images, self.stem)?;
+        visit(ROOT, self.stem_features(executor, &tokens)?);
         self.descend(executor, &tokens, tree, widths, ROOT, visit)
     }
 
@@ -150,7 +165,7 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Features at every node of the tree for all pictures: `[node][picture · feature_dim]`, the root's entry empty.
+    /// Features at every node of the tree for all pictures: `[node][picture · feature_dim]`.
     ///
     /// # Errors
     /// What the executor reports, or a wish to stop.
@@ -170,6 +185,21 @@ impl Program<'_> {
             Ok(drive.attempt(batch, self.picture(), &run)?)
         })?;
         Ok(concatenate(batches, tree.node_count()))
+    }
+
+    /// [What gate 0 sees](Self::stem_features) of all pictures: `[picture · feature_dim]`.
+    ///
+    /// # Errors
+    /// What the executor reports, or a wish to stop.
+    pub fn all_stem_features(&self, drive: &Drive, images: &dyn Pictures) -> anyhow::Result<Vec<f32>> {
+        let batches = self.over_batches(drive, images, |_, batch| {
+            let run = |executor: &mut dyn Executor, pictures: &[f32]| {
+                let tokens = self.stem(executor, pictures, self.stem)?;
+                Ok(vec![self.stem_features(executor, &tokens)?])
+            };
+            Ok(drive.attempt(batch, self.picture(), &run)?)
+        })?;
+        Ok(concatenate(batches, 1).swap_remove(0))
     }
 
     /// Features behind every segment of `path` for all pictures: `[segment][picture · feature_dim]`.

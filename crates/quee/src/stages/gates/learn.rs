@@ -163,6 +163,18 @@ pub fn predictors(setup: Setup, lessons: Vec<Lesson>, seed: u64) -> Result<Vec<G
     }
 }
 
+/// Networks for each gate by itself, without calibration.
+///
+/// # Errors
+/// When training diverges.
+pub fn networks_of(setup: Setup, lessons: Vec<Lesson>) -> Result<Vec<Gate>> {
+    let made = |lesson: Lesson| {
+        let kind = networks(setup, &lesson)?;
+        lesson.finish(setup, kind)
+    };
+    lessons.into_par_iter().map(made).collect()
+}
+
 fn training(setup: Setup, seed: u64) -> GateConfig {
     let settings = &setup.recipe.predictor;
     GateConfig {

@@ -3,6 +3,8 @@
 mod learn;
 mod rows;
 
+use std::ops::Range;
+
 use anyhow::Result;
 use quee_heads::{Calibration, CalibrationKind, Cells, FeatureSpec, GatePredictor};
 use quee_policy::cross_fit::Folds;
@@ -51,7 +53,7 @@ fn held_out(samples: usize, share: f64, seed: u64) -> Vec<bool> {
     held
 }
 
-/// Gates 1 to segments − 1 of one seed.
+/// Gates 1 to segments − 1 of one seed, or gate 0.
 pub struct Gates {
     /// Trained on all of *fit*.
     pub whole: Vec<Gate>,
@@ -71,10 +73,41 @@ pub fn train(
     seed: u64,
     cancel: &Cancel,
 ) -> Result<Gates> {
+    let gates = 1..setup.tree.segments();
+    train_each(setup, gates, fit, cal_a, folds, seed, cancel, |lessons, seed| learn::predictors(setup, lessons, seed))
+}
+
+/// The same for gate 0 alone, which sees the probe behind the stem. Its predictor is an ensemble of networks, whatever the others are.
+///
+/// # Errors
+/// When training diverges, or a wish to stop.
+pub fn train_zero(
+    setup: Setup,
+    fit: GateInput,
+    cal_a: GateInput,
+    folds: Option<&Folds>,
+    seed: u64,
+    cancel: &Cancel,
+) -> Result<Gates> {
+    train_each(setup, 0..1, fit, cal_a, folds, seed, cancel, |lessons, _| learn::networks_of(setup, lessons))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn train_each(
+    setup: Setup,
+    gates: Range<usize>,
+    fit: GateInput,
+    cal_a: GateInput,
+    folds: Option<&Folds>,
+    seed: u64,
+    cancel: &Cancel,
+    predictors: impl Fn(Vec<learn::Lesson>, u64) -> Result<Vec<Gate>> + Sync,
+) -> Result<Gates> {
     let learn = |fit: GateInput| -> Result<Vec<Gate>> {
         let held = held_out(fit.labels.len(), setup.recipe.predictor.held_out, seed);
         let of_gate = |gate: usize| seed.wrapping_mul(1000).wrapping_add(100 + gate as u64);
-        let lessons: Vec<learn::Lesson> = (1..setup.tree.segments())
+        let lessons: Vec<learn::Lesson> = gates
+            .clone()
             .into_par_iter()
             .map(|gate| {
                 cancel.check()?;
@@ -82,7 +115,7 @@ pub fn train(
             })
             .collect::<Result<_>>()?;
         cancel.check()?;
-        learn::predictors(setup, lessons, of_gate(0))
+        predictors(lessons, of_gate(0))
     };
     let others: Vec<Vec<usize>> =
         folds.map_or_else(Vec::new, |folds| (0..folds.count()).map(|fold| folds.others(fold)).collect());
@@ -131,8 +164,8 @@ fn pairs(
     let (tree, index, samples) = (setup.tree, predictor.gate(), input.labels.len());
     let rows = rows(tree, setup.spec, index, input);
     let predictions = predict(tree, predictor, &rows, samples);
-    for ((of_node, wrong), node) in predictions.iter().zip(&rows.wrong).zip(tree.level(index)) {
-        let places = tree.places(node);
+    for (row, (of_node, wrong)) in predictions.iter().zip(&rows.wrong).enumerate() {
+        let places = predictor.paths().places(row).len();
         for sample in 0..samples {
             for place in 0..places {
                 probabilities.push(of_node[sample * places + place]);

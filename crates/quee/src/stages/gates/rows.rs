@@ -1,7 +1,7 @@
 //! What gates see of the pictures of a split, and what trained gates say of it.
 
 use quee_heads::{FeatureSpec, GatePaths, GatePredictor};
-use quee_policy::tree::PathTree;
+use quee_policy::tree::{PathTree, ROOT};
 use rayon::prelude::*;
 
 use super::Gate;
@@ -22,7 +22,9 @@ pub struct GateRows {
 pub struct GateInput<'a> {
     /// Answers at every node.
     pub nodes: &'a [NodeAnswers],
-    /// Class tokens at every node `[picture][dim]`.
+    /// What the probe behind the stem says.
+    pub stem: &'a NodeAnswers,
+    /// Class tokens at every node `[picture][dim]`, the mean token at the root.
     pub tokens: &'a [Vec<f32>],
     /// True classes.
     pub labels: &'a [u16],
@@ -31,6 +33,7 @@ pub struct GateInput<'a> {
 /// Some pictures of a split.
 pub struct Chosen {
     nodes: Vec<NodeAnswers>,
+    stem: NodeAnswers,
     tokens: Vec<Vec<f32>>,
     labels: Vec<u16>,
 }
@@ -45,6 +48,7 @@ impl Chosen {
         };
         Self {
             nodes: whole.nodes.iter().map(|node| node.of(chosen, spec.classes)).collect(),
+            stem: whole.stem.of(chosen, spec.classes),
             tokens: whole.tokens.iter().map(token).collect(),
             labels: chosen.iter().map(|&picture| whole.labels[picture]).collect(),
         }
@@ -52,19 +56,20 @@ impl Chosen {
 
     /// What gates see of them.
     pub fn input(&self) -> GateInput<'_> {
-        GateInput { nodes: &self.nodes, tokens: &self.tokens, labels: &self.labels }
+        GateInput { nodes: &self.nodes, stem: &self.stem, tokens: &self.tokens, labels: &self.labels }
     }
 }
 
-/// Features and outcomes at gate `gate` (1 to segments − 1).
+/// Features and outcomes at gate `gate` (0 to segments − 1).
 pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> GateRows {
     let samples = input.labels.len();
     let mut features = Vec::new();
     for node in tree.level(gate) {
         let so_far = tree.widths_of(node);
-        let parent = tree.node(node).parent.filter(|&parent| parent != quee_policy::tree::ROOT);
+        let parent = tree.node(node).parent.filter(|&parent| parent != ROOT);
         let at = |node: usize, sample: usize| {
-            &input.nodes[node].probabilities[sample * spec.classes..(sample + 1) * spec.classes]
+            let said = if node == ROOT { input.stem } else { &input.nodes[node] };
+            &said.probabilities[sample * spec.classes..(sample + 1) * spec.classes]
         };
         for sample in 0..samples {
             let token = match spec.projection {
@@ -114,7 +119,7 @@ pub fn assign_cells(gate: &Gate, rows: &GateRows, standard: &[f32], spec: &Featu
     cells.into_iter().map(|cell| cell as u16).collect()
 }
 
-/// The paths of gate `gate` (1 to segments − 1), prefixes and places in the order of the tree.
+/// The paths of gate `gate` (0 to segments − 1), prefixes and places in the order of the tree.
 ///
 /// # Panics
 /// When the tree has no such gate.
