@@ -13,7 +13,7 @@ use quee::stages::prepare::{Prepared, prepare};
 use quee::stages::walk::Program;
 use quee_heads::FeatureSpec;
 use quee_policy::open_loop::PredictionTable;
-use quee_policy::tree::NodeId;
+use quee_policy::tree::{NodeId, ROOT};
 use quee_tests::devices::{Executors, devices};
 use quee_tests::{DIGITS, QUICK, quee, stderr};
 
@@ -49,7 +49,8 @@ fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &[Vec<f32>], 
         projection_seed: recipe.data.split_seed,
     };
     let predict = |predictor: &quee_heads::GatePredictor| {
-        let rows = gates::rows(&policy.tree, &spec, predictor.gate(), GateInput { nodes, tokens, labels });
+        let rows =
+            gates::rows(&policy.tree, &spec, predictor.gate(), GateInput { nodes, stem: &nodes[ROOT], tokens, labels });
         gates::predict(&policy.tree, predictor, &rows, labels.len())
     };
     let predictions = policy.gates.iter().flat_map(predict).collect();

@@ -99,7 +99,14 @@ fn cross_fitting_and_all_methods_and_promises() {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     let summary: serde_json::Value = serde_json::from_str(&read("summary.json")).unwrap();
     let names: Vec<&str> = summary["methods"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
-    for method in ["JEI-DNN gates", "MAQEE-like", "per-input width", "QuEE fitted induction", "QuEE one step"] {
+    for method in [
+        "JEI-DNN gates",
+        "MAQEE-like",
+        "per-input width",
+        "QuEE fitted induction",
+        "QuEE one step",
+        "QuEE with gate zero",
+    ] {
         assert!(names.contains(&method), "{names:?}");
     }
     let risk = read("risk.csv");
@@ -118,6 +125,41 @@ fn cross_fitting_and_all_methods_and_promises() {
     quee_data::write_picture(&data, 0, &image).unwrap();
     let output = quee(&["predict", "--run", folder.to_str().unwrap(), "--lambda", "1", image.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// A tree that is too large is drawn from, and the policy on it is stored and used like any other.
+#[test]
+fn a_drawn_tree_runs_and_predicts() {
+    let out = tempfile::tempdir().unwrap();
+    let large = ["paths.segments=[1,1,1,1,1,1]", "quant.widths=['w2a2','w3a3','w4a4','w6a6','w8a8']"];
+    let run = |more: &[&str]| {
+        let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap(), "--set", "timing.measure=false"];
+        args.extend(QUICK);
+        for set in large.iter().chain(more) {
+            args.extend(["--set", set]);
+        }
+        quee(&args)
+    };
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("19530 paths") && stderr(&output).contains("sample = 100"), "{}", stderr(&output));
+    let output = run(&["paths.sample=12", "paths.limit=20"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("paths.sample = 12") && stderr(&output).contains("hint"), "{}", stderr(&output));
+
+    for kind in ["networks", "shared-networks"] {
+        let output = run(&["paths.sample=12", &format!("predictor.kind={kind}")]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let folder = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+        let summary = std::fs::read_to_string(folder.join("summary.json")).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        let paths = summary["paths"].as_u64().unwrap();
+        assert!((17..=72).contains(&paths) && summary["paths_in_all"] == 19_530, "{paths}");
+        let image = out.path().join("0.png");
+        quee_data::write_picture(&quee_data::Dataset::digits().unwrap(), 0, &image).unwrap();
+        let output = quee(&["predict", "--run", folder.to_str().unwrap(), "--lambda", "1", image.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
 }
 
 #[test]
