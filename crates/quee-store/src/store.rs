@@ -72,11 +72,12 @@ impl Store {
         &self,
         key: &Key,
         mut waiting: impl FnMut(Duration) -> ControlFlow<()>,
-    ) -> Result<Option<Claim<'_>>, StoreError> {
+    ) -> Result<Option<Claim>, StoreError> {
         let mut waited = Duration::ZERO;
         loop {
             if let Some(lock) = self.try_lock(key.hash())? {
-                return Ok(Some(Claim { store: self, key: key.clone(), parts: AtomicBool::new(false), _lock: lock }));
+                let (store, key, parts) = (self.clone(), key.clone(), AtomicBool::new(false));
+                return Ok(Some(Claim { store, key, parts, _lock: lock }));
             }
             if waited >= SILENT && waiting(waited).is_break() {
                 return Ok(None);
@@ -195,15 +196,15 @@ impl Read for Found {
 ///
 /// Ends when dropped, and with the process.
 #[derive(Debug)]
-pub struct Claim<'a> {
-    store: &'a Store,
+pub struct Claim {
+    store: Store,
     key: Key,
     /// Whether the part file is open.
     parts: AtomicBool,
     _lock: KeyLock,
 }
 
-impl Claim<'_> {
+impl Claim {
     /// The key.
     pub fn key(&self) -> &Key {
         &self.key
@@ -228,7 +229,7 @@ impl Claim<'_> {
     /// When `write` fails, when the disk is full or the folder is not writable, when the result is larger than the limit of the store.
     /// Then nothing is stored, and what was there stays.
     pub fn put(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Pruned, StoreError> {
-        let (store, hash) = (self.store, self.key.hash());
+        let (store, hash) = (&self.store, self.key.hash());
         let partial = store.path(hash, Role::Partial);
         let stored = self.write_entry(&partial, write);
         if stored.is_err() {
@@ -245,7 +246,7 @@ impl Claim<'_> {
         partial: &Path,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        let store = self.store;
+        let store = &self.store;
         match fs::remove_file(partial) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(StoreError::io(partial, "remove what a process has left")(e));

@@ -11,13 +11,13 @@ pub fn key(setting: u64) -> Key {
 }
 
 /// The claim of a key that nobody else has.
-pub fn claim<'a>(store: &'a Store, key: &Key) -> Claim<'a> {
+pub fn claim(store: &Store, key: &Key) -> Claim {
     store.claim(key, |waited| panic!("somebody else has the claim for {waited:?}")).unwrap().unwrap()
 }
 
 /// The claim of a key, after waiting for it.
 #[allow(dead_code, reason = "not every test waits")]
-pub fn wait<'a>(store: &'a Store, key: &Key) -> Claim<'a> {
+pub fn wait(store: &Store, key: &Key) -> Claim {
     store.claim(key, |_| ControlFlow::Continue(())).unwrap().unwrap()
 }
 
