@@ -8,6 +8,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("quee-quant", &[]),
     ("quee-data", &[]),
+    ("quee-store", &[]),
     ("quee-backbone", &["quee-quant"]),
     ("quee-cpu", &["quee-quant", "quee-backbone"]),
     ("quee-gpu", &["quee-quant", "quee-backbone"]),
@@ -19,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "quee-quant",
             "quee-data",
+            "quee-store",
             "quee-backbone",
             "quee-cpu",
             "quee-gpu",
