@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quee_backbone::ExecError;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Stamps};
 use crate::device::{Gpu, Memory, Pipeline};
@@ -30,7 +31,7 @@ pub struct Counters {
 }
 
 /// What was counted so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Kernels started.
     pub dispatches: u64,

@@ -166,7 +166,7 @@ impl BitTable {
 }
 
 /// What one option (a path under a charge) costs a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Price {
     /// Exit that answers, from 1.
     pub exit: usize,

@@ -1,5 +1,7 @@
 //! The per-sample oracle: upper bound of anything that picks among the same options.
 
+use serde::{Deserialize, Serialize};
+
 use crate::curve::Axis;
 
 /// Marks samples that the oracle never upgrades.
@@ -10,7 +12,7 @@ const NO_GROUP: u32 = u32::MAX;
 ///
 /// Options cost the same for every sample, so extra costs take few values; samples that share one form a group. The
 /// curve is a straight line within a group, which makes areas of resamples cheap.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Oracle {
     base_cost: f64,
     base_correct: Vec<bool>,

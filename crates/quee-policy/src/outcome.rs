@@ -2,16 +2,27 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::cost::Price;
 use crate::table::Outcomes;
 use crate::tree::NodeId;
 
 /// One option per sample, and whether its answer is right.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Choices {
+    #[serde(serialize_with = "as_list", deserialize_with = "of_list")]
     prices: Arc<[Price]>,
     option: Vec<u32>,
     correct: Vec<bool>,
+}
+
+fn as_list<S: Serializer>(prices: &Arc<[Price]>, serializer: S) -> Result<S::Ok, S::Error> {
+    prices.as_ref().serialize(serializer)
+}
+
+fn of_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Price]>, D::Error> {
+    Vec::deserialize(deserializer).map(Into::into)
 }
 
 impl Choices {
@@ -98,7 +109,7 @@ impl Choices {
 }
 
 /// One setting of a method, run on both splits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     /// Name for people, such as `lambda 0.5`.
     pub name: String,

@@ -1,10 +1,10 @@
 //! Risk control: the largest saving that is certified, on *cal-b*, to cost at most ε accuracy against float.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What is to be certified: "the rate of losses is at most ε", wrong with probability at most δ.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RiskTarget {
     /// Allowed rate of losses, between 0 and 1. A loss is a sample that float gets right and the policy wrong, so ε
     /// bounds the fall in accuracy.
@@ -33,7 +33,7 @@ pub struct RiskError {
 }
 
 /// Outcome of risk control.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RiskOutcome {
     /// A setting is certified.
@@ -62,7 +62,7 @@ pub enum RiskOutcome {
 }
 
 /// Everything a report has to state.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RiskReport {
     /// The target.
     pub target: RiskTarget,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::baselines::fixed::{random_policy, static_paths, static_widths};
@@ -29,7 +29,7 @@ use crate::table::{Outcomes, RunOutcomes, StaticRun, TableError, check_shape};
 use crate::tree::{NodeId, PathTree};
 
 /// What a method is, for "best single technique" and for the legend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MethodKind {
     /// Quantization alone or early exiting alone.
@@ -232,7 +232,7 @@ pub struct SeedInputs<'a> {
 }
 
 /// One method over its settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MethodResult {
     /// Name of the method.
     pub name: String,
@@ -272,7 +272,7 @@ impl MethodResult {
 ///
 /// More methods can be pushed before the seeds are joined, as long as every seed has them in the same order and they pay
 /// at least what [`Charge::Static`] asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SeedResult {
     /// Single techniques, combinations, the random policy, then the learned policies in the order of the inputs.
     pub methods: Vec<MethodResult>,

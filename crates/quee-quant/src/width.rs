@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Bit-widths at which an operation runs: one for weights, one for activations.
 ///
 /// Either both are integers from 2 to 8, or both are 32, which means float. Written `w4a8`, `w6a6` or `float`;
 /// a plain number such as `6` is read as `w6a6` and `32` as `float`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "WidthText", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Width {
     weight: u8,
     act: u8,
@@ -95,6 +95,17 @@ impl TryFrom<WidthText> for Width {
             WidthText::Number(bits) => bits.to_string().parse(),
             WidthText::Text(text) => text.parse(),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Width {
+    /// Numbers only where people write: formats for machines do not say what comes next.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match deserializer.is_human_readable() {
+            true => WidthText::deserialize(deserializer)?,
+            false => WidthText::Text(String::deserialize(deserializer)?),
+        };
+        Self::try_from(text).map_err(serde::de::Error::custom)
     }
 }
 

@@ -10,14 +10,15 @@ use quee_quant::Width;
 use tracing_subscriber::EnvFilter;
 
 use crate::backend::DeviceArgs;
+use crate::cache::{Cache, CacheArgs};
 use crate::cancel::{Cancel, Cancelled};
 use crate::output::print;
 use crate::recipe::{self, Recipe};
 use crate::sweep::{self, Cases};
 use crate::training::{self, TrainingArgs};
 use crate::{
-    backends_command, bench_command, compare, data_command, finetune, inspect, ladder, predict, pretrain, quantize,
-    run, tune_command, weights_command,
+    backends_command, bench_command, cache_command, compare, data_command, finetune, inspect, ladder, predict,
+    pretrain, quantize, run, tune_command, weights_command,
 };
 
 /// What is written to the standard error stream where `QUEE_LOG` does not say.
@@ -71,6 +72,9 @@ enum Command {
     /// List and fetch published weights
     #[command(subcommand)]
     Weights(weights_command::WeightsCommand),
+    /// List and throw away stored results of finished stages
+    #[command(subcommand)]
+    Cache(cache_command::CacheCommand),
     /// Measure this machine
     #[command(subcommand)]
     Bench(bench_command::BenchCommand),
@@ -142,6 +146,11 @@ struct RunArgs {
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Only say which stages would be computed, and why
+    #[arg(long)]
+    explain: bool,
 }
 
 #[derive(Args)]
@@ -156,6 +165,8 @@ struct SweepArgs {
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 #[derive(Args)]
@@ -218,7 +229,11 @@ fn carry_out(command: Command) -> Result<()> {
             let recipe = args.recipe.load()?;
             let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
             let threads = recipe.threads;
-            let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cancel))?;
+            let cache = Arc::new(Cache::open(&args.cache));
+            if args.explain {
+                return print(&supervised(threads, |pool, _| run::explain(recipe, options, pool, cache))?);
+            }
+            let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cache, cancel))?;
             print(&format!("{}\n", folder.display()))
         }
         Command::Sweep(args) => {
@@ -227,8 +242,8 @@ fn carry_out(command: Command) -> Result<()> {
             let recipe = args.recipe.load()?;
             let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
             let threads = recipe.threads;
-            let request = sweep::Request { questions, recipe };
-            let folders = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cancel))?;
+            let (request, cache) = (sweep::Request { questions, recipe }, Arc::new(Cache::open(&args.cache)));
+            let folders = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cache, cancel))?;
             print(&folders.iter().map(|folder| format!("{}\n", folder.display())).collect::<String>())
         }
         Command::Compare(args) => print(&blocking(0, "comparing", move |_| compare::run(&args))?),
@@ -269,6 +284,7 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Weights(command) => {
             print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
         }
+        Command::Cache(command) => print(&cache_command::run(&command)?),
         Command::Bench(command) => blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel)),
         Command::Tune(args) => print(&blocking(1, "measuring", move |cancel| tune_command::run(&args, cancel))?),
     }

@@ -10,6 +10,8 @@ use quee_policy::tree::PathTree;
 use quee_train::TrainDevice;
 
 use crate::backend::Device;
+use crate::cache::Cache;
+use crate::cache::keys::Keys;
 use crate::cancel::Cancel;
 use crate::environment::Environment;
 use crate::progress::Stage;
@@ -31,14 +33,16 @@ pub const BOOTSTRAP_SEED: u64 = 0;
 /// Runs stages one after the other, each as a blocking task on the pool of threads, and keeps their times.
 pub struct Runner {
     pool: Arc<rayon::ThreadPool>,
+    /// Where results of stages are kept.
+    pub cache: Arc<Cache>,
     /// Stages so far, with their seconds.
     pub seconds: Vec<(String, f64)>,
 }
 
 impl Runner {
     /// Nothing has run yet.
-    pub fn new(pool: Arc<rayon::ThreadPool>) -> Self {
-        Self { pool, seconds: Vec::new() }
+    pub fn new(pool: Arc<rayon::ThreadPool>, cache: Arc<Cache>) -> Self {
+        Self { pool, cache, seconds: Vec::new() }
     }
 
     /// Runs one stage. `work` returns its result and a few words on what came out.
@@ -77,9 +81,46 @@ pub struct Base {
     runs: Arc<BackboneRuns>,
     timings: Option<Arc<Timings>>,
     device_work: Option<DeviceWork>,
+    keys: Arc<Keys>,
     training: TrainDevice,
     environment: Environment,
     time_caveat: Option<String>,
+}
+
+/// What is known before anything is computed.
+pub struct Ready {
+    device: Device,
+    training: TrainDevice,
+    prepared: Arc<Prepared>,
+    tree: Arc<PathTree>,
+    /// What stages depend on.
+    pub keys: Arc<Keys>,
+}
+
+impl Ready {
+    /// Loads what a recipe names.
+    ///
+    /// # Errors
+    /// When something from outside is missing or wrong.
+    pub async fn load(recipe: &Arc<Recipe>, options: &Options, runner: &mut Runner) -> Result<Self> {
+        let device = Device::open(recipe.backend, &recipe.gpu)?;
+        let training = device.training()?;
+        let (r, o, d, t) = (Arc::clone(recipe), options.clone(), device.clone(), training.name().to_owned());
+        let loaded = runner.stage("prepare", 0, move |_| {
+            let prepared = prepare(&r, o.data.as_deref(), o.weights.as_deref())?;
+            let keys = Keys::new(&r, &prepared, &d, &t)?;
+            let outcome = format!("{} pictures, backbone {}", prepared.data.len(), prepared.backbone.name());
+            Ok(((Arc::new(prepared), Arc::new(keys)), outcome))
+        });
+        let (prepared, keys) = loaded.await?;
+        let tree = Arc::new(path_tree(recipe)?);
+        Ok(Self { device, training, prepared, tree, keys })
+    }
+}
+
+/// The outcome of a stage, and whether that is of an earlier run.
+fn told(outcome: String, stored: bool) -> String {
+    if stored { outcome + " (stored)" } else { outcome }
 }
 
 /// What was trained and evaluated on a [`Base`].
@@ -98,50 +139,62 @@ impl Base {
     /// # Errors
     /// When something from outside is missing or wrong, or a wish to stop.
     pub async fn compute(recipe: Arc<Recipe>, options: &Options, runner: &mut Runner, cancel: &Cancel) -> Result<Self> {
-        let device = Device::open(recipe.backend, &recipe.gpu)?;
-        let (r, o) = (Arc::clone(&recipe), options.clone());
-        let prepared = runner.stage("prepare", 0, move |_| {
-            let prepared = prepare(&r, o.data.as_deref(), o.weights.as_deref())?;
-            let outcome = format!("{} pictures, backbone {}", prepared.data.len(), prepared.backbone.name());
-            Ok((Arc::new(prepared), outcome))
-        });
-        let prepared = prepared.await?;
-        let tree = Arc::new(path_tree(&recipe)?);
+        let Ready { device, training, prepared, tree, keys } = Ready::load(&recipe, options, runner).await?;
+        let cache = Arc::clone(&runner.cache);
 
         let (r, p, d, c) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone(), cancel.clone());
+        let (k, store) = (Arc::clone(&keys), Arc::clone(&cache));
         let made = runner.stage("calibrate quantizers", 0, move |stage| {
-            let (made, outcome) = calibrate(&r, &p, &d, Quality::Measured, &c, &|text| stage.say(text))?;
-            Ok((Arc::new(made), outcome))
+            let mut fresh = None;
+            let (bytes, stored) = store.stage(&k.quantizers()?, &c, &|text| stage.say(text), |_| {
+                let (made, outcome) = calibrate(&r, &p, &d, Quality::Measured, &c, &|text| stage.say(text))?;
+                let bytes = made.encode()?;
+                fresh = Some((made, outcome.clone()));
+                Ok((bytes, outcome))
+            })?;
+            let (made, outcome) = match fresh {
+                Some(fresh) => fresh,
+                None => (Quantizers::parse(&bytes.0, "the stored quantizers")?, bytes.1),
+            };
+            Ok((Arc::new(made), told(outcome, stored)))
         });
         let quantizers = made.await?;
         let engine = device.engine(Arc::new(quantizers.plan.clone()));
-        let training = device.training()?;
         let threads = runner.pool.current_num_threads();
         let environment = Environment::detect(recipe.backend, &device, &training, threads, &recipe.seeds);
 
         let inputs =
             (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&tree), Arc::clone(&engine), cancel.clone());
+        let (k, store) = (Arc::clone(&keys), Arc::clone(&cache));
         let steps = backbone_runs::steps(&recipe, &prepared);
         let runs = runner.stage("run backbone on paths", steps, move |stage| {
             let (recipe, prepared, tree, engine, cancel) = &inputs;
             let program = program(recipe, prepared);
-            let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
-            let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
+            let ((runs, work), stored) = store.stage(&k.runs()?, cancel, &|text| stage.say(text), |kept| {
+                let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage).keeping(kept);
+                let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
+                Ok((runs, engine.counts()))
+            })?;
             let (paths, all) = (tree.paths().len(), tree.count_in_all());
             let drawn = if paths as u128 == all { String::new() } else { format!(" drawn from {all}") };
-            Ok((Arc::new(runs), format!("{paths} paths{drawn}, {paths} segment runs per picture")))
+            let outcome = format!("{paths} paths{drawn}, {paths} segment runs per picture");
+            Ok(((Arc::new(runs), work), told(outcome, stored)))
         });
-        let runs = runs.await?;
-        let work = engine.counts();
+        let (runs, work) = runs.await?;
 
         let timings = match recipe.timing.measure {
             false => None,
             true => {
                 let inputs = (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&engine), cancel.clone());
                 let caveat = device.caveat().map_or(String::new(), |caveat| format!("; {caveat}"));
+                let (k, store) = (Arc::clone(&keys), cache);
                 let timed = runner.stage("measure times", 0, move |stage| {
-                    let (timings, outcome) = measure(&inputs.0, &inputs.1, inputs.2.as_ref(), &inputs.3, stage)?;
-                    Ok((timings, outcome + &caveat))
+                    let (recipe, prepared, engine, cancel) = &inputs;
+                    let ((timings, outcome), stored) =
+                        store.stage(&k.times()?, cancel, &|text| stage.say(text), |_| {
+                            measure(recipe, prepared, engine.as_ref(), cancel, stage)
+                        })?;
+                    Ok((timings, told(outcome + &caveat, stored)))
                 });
                 Some(Arc::new(timed.await?))
             }
@@ -152,7 +205,19 @@ impl Base {
             runs,
         });
         let time_caveat = device.caveat();
-        Ok(Self { recipe, prepared, quantizers, tree, runs, timings, device_work, training, environment, time_caveat })
+        Ok(Self {
+            recipe,
+            prepared,
+            quantizers,
+            tree,
+            runs,
+            timings,
+            device_work,
+            keys,
+            training,
+            environment,
+            time_caveat,
+        })
     }
 
     /// Whether `recipe` can be evaluated on these runs: it differs from theirs only in what is made on top of the backbone.
@@ -183,6 +248,7 @@ impl Base {
     /// When training diverges, or a wish to stop.
     pub async fn evaluate(&self, recipe: Arc<Recipe>, runner: &mut Runner, cancel: &Cancel) -> Result<Results> {
         let prepared = &self.prepared;
+        let keys = Arc::new(self.keys.of(&recipe)?);
         let counted = Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments));
         let mut seeds: Vec<SeedStudy> = Vec::new();
         for &seed in &recipe.seeds {
@@ -196,11 +262,14 @@ impl Base {
                 self.training.clone(),
                 cancel.clone(),
             );
+            let (keys, cache) = (Arc::clone(&keys), Arc::clone(&runner.cache));
             let name = format!("train and test, seed {seed}");
-            let done = runner.stage(&name, 0, move |_| {
+            let done = runner.stage(&name, 0, move |stage| {
                 let (recipe, prepared, tree, runs, counted, timings, training, cancel) = &inputs;
-                let timings = timings.as_deref();
-                let shared = Shared { recipe, prepared, tree, runs, counted, timings, training, cancel };
+                let (timings, keys, cache) = (timings.as_deref(), keys.as_ref(), cache.as_ref());
+                let say = &|text: &str| stage.say(text);
+                let shared =
+                    Shared { recipe, prepared, tree, runs, counted, timings, training, cancel, cache, keys, say };
                 let study = study(shared, seed)?;
                 let settings: usize = study.result.methods.iter().map(|m| m.settings.len()).sum();
                 let methods = study.result.methods.len();

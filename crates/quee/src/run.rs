@@ -8,8 +8,9 @@ use quee_policy::sampling::PathDraw;
 use quee_policy::tree::{Monotone, PathTree};
 
 use crate::backend::{Device, Engine};
+use crate::cache::{self, Cache};
 use crate::cancel::Cancel;
-use crate::experiment::{Base, Runner};
+use crate::experiment::{Base, Ready, Runner};
 use crate::output::RunFolder;
 use crate::progress::Stage;
 use crate::quantize;
@@ -37,9 +38,15 @@ pub struct Options {
 ///
 /// # Errors
 /// When something from outside is missing or wrong, or a wish to stop. No results folder is left behind then.
-pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>, cancel: Cancel) -> Result<PathBuf> {
+pub async fn run(
+    recipe: Recipe,
+    options: Options,
+    pool: Arc<rayon::ThreadPool>,
+    cache: Arc<Cache>,
+    cancel: Cancel,
+) -> Result<PathBuf> {
     let folder = RunFolder::create(&options.out, &recipe.name)?;
-    let mut runner = Runner::new(pool);
+    let mut runner = Runner::new(pool, cache);
     let base = Arc::new(Base::compute(Arc::new(recipe), &options, &mut runner, &cancel).await?);
     let results = base.evaluate(Arc::clone(&base.recipe), &mut runner, &cancel).await?;
     let study = base.study(results, runner.seconds.clone());
@@ -49,6 +56,21 @@ pub async fn run(recipe: Recipe, options: Options, pool: Arc<rayon::ThreadPool>,
         Ok((target.clone(), format!("{}", target.join("report.html").display())))
     });
     written.await
+}
+
+/// Says which stages of `recipe` would be computed, and why; computes none.
+///
+/// # Errors
+/// When something from outside is missing or wrong.
+pub async fn explain(
+    recipe: Recipe,
+    options: Options,
+    pool: Arc<rayon::ThreadPool>,
+    cache: Arc<Cache>,
+) -> Result<String> {
+    let (recipe, mut runner) = (Arc::new(recipe), Runner::new(pool, Arc::clone(&cache)));
+    let ready = Ready::load(&recipe, &options, &mut runner).await?;
+    cache::explain::explain(&cache, &ready.keys, &recipe)
 }
 
 /// The tree of a recipe, or what is drawn of it.

@@ -128,12 +128,20 @@ impl Quantizers {
     /// # Errors
     /// When it cannot be written; then there is no file, or the one before.
     pub fn write(&self, path: &Path) -> Result<()> {
+        write_whole(path, &self.encode()?)
+            .with_context(|| format!("{}: cannot write; hint: choose another place with --out", path.display()))
+    }
+
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// When they are not representable.
+    pub fn encode(&self) -> Result<Vec<u8>> {
         let mut tensors = Vec::new();
         let notes = self.notes(&mut tensors);
         let notes = serde_json::to_string(&notes).context("the quantizers are not representable in JSON")?;
         let metadata = BTreeMap::from([("format".to_owned(), FORMAT.to_owned()), (NOTES.to_owned(), notes)]);
-        write_whole(path, &encode(&tensors, &metadata))
-            .with_context(|| format!("{}: cannot write; hint: choose another place with --out", path.display()))
+        Ok(encode(&tensors, &metadata))
     }
 
     /// Reads a file back.
@@ -141,8 +149,19 @@ impl Quantizers {
     /// # Errors
     /// When it is missing, damaged, or of another version.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = path.display();
-        let mut checkpoint = Checkpoint::read(path)?;
+        Self::of(Checkpoint::read(path)?)
+    }
+
+    /// Reads the bytes of a file back; `origin` names them in errors.
+    ///
+    /// # Errors
+    /// When they are damaged or of another version.
+    pub fn parse(bytes: &[u8], origin: &str) -> Result<Self> {
+        Self::of(Checkpoint::parse(bytes, origin)?)
+    }
+
+    fn of(mut checkpoint: Checkpoint) -> Result<Self> {
+        let file = checkpoint.origin().to_owned();
         let format = checkpoint.metadata().get("format").cloned().unwrap_or_default();
         ensure!(
             format == FORMAT,

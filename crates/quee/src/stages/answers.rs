@@ -7,9 +7,10 @@ use quee_policy::scores::{FitScores, Scores};
 use quee_policy::table::{Outcomes, RunOutcomes};
 use quee_policy::tree::{PathTree, ROOT};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// The exits of a seed, one per segment; the last is the backbone's own classifier.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExitHeads(pub Vec<ExitHead>);
 
 /// The backbone's own classifier as an exit.

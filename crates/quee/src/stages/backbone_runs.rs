@@ -6,6 +6,7 @@ use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::prepare::Prepared;
 use super::walk::{Drive, Program};
@@ -15,7 +16,7 @@ use crate::recipe::{ExitFeatures, Recipe};
 pub type PathFeatures = Vec<Vec<f32>>;
 
 /// The splits that are evaluated along the whole tree.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PerSplit<T> {
     /// Path table of cells and predictors.
     pub fit: T,
@@ -43,7 +44,7 @@ impl<T> PerSplit<T> {
 }
 
 /// A run at one width throughout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StaticFeatures {
     /// Width.
     pub width: Width,
@@ -58,7 +59,7 @@ pub struct StaticFeatures {
 }
 
 /// Features of all runs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BackboneRuns {
     /// For training the exits: one entry per draw of paths.
     pub exit_train: Vec<PathFeatures>,

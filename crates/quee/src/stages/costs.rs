@@ -10,6 +10,7 @@ use quee_gpu::Counts;
 use quee_policy::cost::{BitTable, CostTable};
 use quee_policy::table::RunTime;
 use quee_quant::Width;
+use serde::{Deserialize, Serialize};
 
 use super::walk::Program;
 use crate::backend::Engine;
@@ -128,7 +129,7 @@ fn float_part(model: CostModel, macs: u64) -> f64 {
 }
 
 /// Milliseconds per picture of stem and segments at each width, on one executor and one thread.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Timings {
     stem: BTreeMap<Width, f64>,
     segments: BTreeMap<Width, Vec<f64>>,
@@ -141,7 +142,7 @@ pub struct Timings {
 }
 
 /// What one batch of pictures asks of a device in one part of the network, recorded and submitted by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartWork {
     /// `stem`, `segment 1` …, `exit`.
     pub part: String,

@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::answers::{ExitHeads, NodeAnswers, own_head};
 use super::backbone_runs::BackboneRuns;
@@ -16,6 +17,7 @@ use crate::cancel::Cancel;
 use crate::recipe::{ExitKind, Recipe};
 
 /// Exits, and those that answer for the pictures of *fit* in their place.
+#[derive(Serialize, Deserialize)]
 pub struct TrainedExits {
     /// One per segment.
     pub heads: ExitHeads,
@@ -26,6 +28,7 @@ pub struct TrainedExits {
 }
 
 /// Exits trained without the pictures of a fold, for these.
+#[derive(Serialize, Deserialize)]
 struct ExitFolds {
     heads: Vec<(ExitHeads, ExitHead)>,
     of_picture: Vec<usize>,

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use quee_heads::ExitHead;
-use quee_policy::cost::Ledger;
+use quee_policy::cost::{CostTable, Ledger};
 use quee_policy::dynamic::Cells;
 use quee_policy::fitted::FittedOptions;
 use quee_policy::gate_features::GateFeatures;
@@ -28,6 +28,8 @@ use super::guarantees::{Guarantees, guarantees};
 use super::prepare::Prepared;
 use super::quality::{GateQuality, quality};
 use super::trained::{Predictions, Trained, foreseen, train};
+use crate::cache::Cache;
+use crate::cache::keys::Keys;
 use crate::cancel::Cancel;
 use crate::recipe::{Candidates, Methods, Recipe};
 
@@ -84,6 +86,12 @@ pub struct Shared<'a> {
     pub training: &'a TrainDevice,
     /// Checked between steps.
     pub cancel: &'a Cancel,
+    /// Keeps what was trained.
+    pub cache: &'a Cache,
+    /// What it depends on.
+    pub keys: &'a Keys,
+    /// Told to the user.
+    pub say: &'a (dyn Fn(&str) + Sync),
 }
 
 /// Runs every policy and baseline of one seed.
@@ -91,10 +99,10 @@ pub struct Shared<'a> {
 /// # Errors
 /// When tables do not fit together, or a wish to stop.
 pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
-    let Shared { recipe, prepared, tree, cancel, .. } = shared;
+    let Shared { recipe, prepared, tree, cancel, cache, keys, say, .. } = shared;
     let (trained, predictions) = train(shared, seed)?;
     cancel.check()?;
-    let ledger = ledger(shared, &trained, &predictions)?;
+    let ledger = ledger(shared, &trained, &predictions, seed)?;
     let tables = &trained.outcomes;
     let statics = static_runs(shared, &trained);
     let (run, extras) = statics.split_first().expect("the float run is always there");
@@ -183,7 +191,8 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             ..StudyOptions::default()
         },
     };
-    let result = evaluate(&inputs)?;
+    let times = postcard::to_stdvec(&ledger.time()).context("times are not representable")?;
+    let (result, _) = cache.stage(&keys.policies(seed, &times)?, cancel, say, |_| Ok(evaluate(&inputs)?))?;
     cancel.check()?;
     let quality = quality(shared, &predictions, seed);
     let float_on_test = right_at_full_depth(&float.run.test, tables.test.labels());
@@ -240,8 +249,8 @@ fn right_at_full_depth(run: &RunOutcomes, labels: &[u16]) -> Vec<bool> {
 }
 
 /// Prices: counted costs, mean bits, measured times.
-fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions) -> Result<Ledger> {
-    let Shared { recipe, tree, counted, timings, .. } = shared;
+fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u64) -> Result<Ledger> {
+    let Shared { recipe, tree, counted, timings, cancel, cache, keys, say, .. } = shared;
     let (stem, widths) = (recipe.quant.stem, &recipe.quant.widths);
     let gate_macs: Vec<u64> = trained.gates.iter().map(|gate| gate.predictor.macs()).collect();
     let exit_macs: Vec<u64> = trained.exits.heads.0.iter().map(ExitHead::macs).collect();
@@ -249,15 +258,17 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions) -> Resul
     if let Some(gate) = &trained.gate_zero {
         cost.gate_zero = counted.gate(trained.exits.probe.macs() + gate.predictor.macs());
     }
-    let time = timings.map(|timings| {
-        let (exit_ms, gate_ms) = head_times(shared, trained, predictions);
+    let priced = |timings: &Timings| -> Result<CostTable> {
+        let ((exit_ms, gate_ms), _) =
+            cache.stage(&keys.head_times(seed)?, cancel, say, |_| Ok(head_times(shared, trained, predictions)))?;
         let mut time = timings.table(stem, widths, exit_ms, &gate_ms);
         if trained.gate_zero.is_some() {
             // An exit and a gate of the same sizes.
             time.gate_zero = exit_ms + gate_ms.first().copied().unwrap_or(0.0);
         }
-        time
-    });
+        Ok(time)
+    };
+    let time = timings.map(priced).transpose()?;
     Ok(Ledger::new(tree, cost, counted.bits(stem, widths), time)?)
 }
 

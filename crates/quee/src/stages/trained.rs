@@ -46,8 +46,10 @@ pub struct Trained {
 /// # Errors
 /// When training diverges, or a wish to stop.
 pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
-    let Shared { recipe, prepared, tree, runs, training, cancel, .. } = shared;
-    let exits = exits::train(recipe, prepared, runs, training, seed, cancel)?;
+    let Shared { recipe, prepared, tree, runs, training, cancel, cache, keys, say, .. } = shared;
+    let made =
+        cache.stage(&keys.exits(seed)?, cancel, say, |_| exits::train(recipe, prepared, runs, training, seed, cancel));
+    let (exits, _) = made?;
     let splits = &prepared.splits;
     let labels = PerSplit {
         fit: prepared.data.labels_of(prepared.fit()),
@@ -96,11 +98,15 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     let segments = 0..recipe.paths.segments.len();
     let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
     let setup = gates::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
-    let gates = gates::train(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?;
-    let zero = match recipe.policy.methods {
-        Methods::Few => None,
-        Methods::All => Some(gates::train_zero(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?),
-    };
+    let made = cache.stage(&keys.gates(seed)?, cancel, say, |_| {
+        let gates = gates::train(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?;
+        let zero = match recipe.policy.methods {
+            Methods::Few => None,
+            Methods::All => Some(gates::train_zero(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?),
+        };
+        Ok((gates, zero))
+    });
+    let ((gates, zero), _) = made?;
     let mut predictions = Predictions::compute(tree, &spec, &gates, &inputs, folds.as_ref())?;
     predictions.from_stem = match &zero {
         None => None,

@@ -8,6 +8,7 @@ use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
 
 use crate::backend::Engine;
+use crate::cache::Pieces;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 use crate::stages::attempts::{Room, append};
@@ -35,12 +36,19 @@ pub struct Drive<'a> {
     pub progress: &'a Stage,
     /// What the memory of the device holds.
     pub room: Room,
+    /// Keeps batches that are done.
+    pub checkpoint: Option<&'a dyn Pieces>,
 }
 
 impl<'a> Drive<'a> {
-    /// Nothing is known yet about the memory of the device.
+    /// Nothing is known yet about the memory of the device, and nothing is kept.
     pub fn new(engine: &'a dyn Engine, batch: usize, cancel: &'a Cancel, progress: &'a Stage) -> Self {
-        Self { engine, batch, cancel, progress, room: Room::default() }
+        Self { engine, batch, cancel, progress, room: Room::default(), checkpoint: None }
+    }
+
+    /// The same, keeping batches in `checkpoint`.
+    pub fn keeping(self, checkpoint: &'a dyn Pieces) -> Self {
+        Self { checkpoint: Some(checkpoint), ..self }
     }
 }
 
@@ -243,13 +251,24 @@ impl Program<'_> {
         self.backbone.image_shape().iter().product()
     }
 
-    /// Runs `work` on every batch, several at a time; results in order.
-    fn over_batches<T: Send>(
+    /// Runs `work` on every batch, several at a time; results in order. What a killed run has kept is not run again.
+    fn over_batches(
         &self,
         drive: &Drive,
         images: &dyn Pictures,
-        work: impl Fn(usize, &[f32]) -> anyhow::Result<T> + Sync,
-    ) -> anyhow::Result<Vec<T>> {
+        work: impl Fn(usize, &[f32]) -> anyhow::Result<Vec<Vec<f32>>> + Sync,
+    ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+        let pass = drive.checkpoint.map(|kept| (kept, kept.begin_pass()));
+        let work = |index: usize, batch: &[f32]| {
+            let Some((kept, pass)) = pass else { return work(index, batch) };
+            if let Some(lists) = kept.piece(pass, index) {
+                drive.progress.advance(batch.len() / self.picture());
+                return Ok(lists);
+            }
+            let lists = work(index, batch)?;
+            kept.keep(pass, index, &lists);
+            Ok(lists)
+        };
         over_batches(images, drive.batch, drive.engine.batches_at_a_time(), drive.cancel, work)
     }
 }

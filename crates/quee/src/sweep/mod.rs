@@ -15,6 +15,7 @@ use quee_policy::summary::{Difference, Summary};
 
 pub use cases::{Case, Cases, Role};
 
+use crate::cache::Cache;
 use crate::cancel::Cancel;
 use crate::experiment::{Base, Runner};
 use crate::output::RunFolder;
@@ -41,12 +42,13 @@ pub async fn sweep(
     request: Request,
     options: Options,
     pool: Arc<rayon::ThreadPool>,
+    cache: Arc<Cache>,
     cancel: Cancel,
 ) -> Result<Vec<PathBuf>> {
     let Request { questions, recipe } = request;
     let recipes: Vec<Vec<Recipe>> =
         questions.iter().map(|(file, cases)| cases.recipes(&recipe, file)).collect::<Result<_>>()?;
-    let mut sweep = Sweep { recipe, options, cancel, runner: Runner::new(pool), base: None };
+    let mut sweep = Sweep { recipe, options, cancel, runner: Runner::new(pool, cache), base: None };
     let mut folders = Vec::new();
     for ((file, cases), recipes) in questions.into_iter().zip(recipes) {
         folders.push(sweep.question(file, cases, recipes).await?);

@@ -14,6 +14,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 pub use rows::{Chosen, GateInput, GateRows, assign_cells, paths, predict, rows, standardised};
 
@@ -21,6 +22,7 @@ use crate::cancel::Cancel;
 use crate::recipe::Recipe;
 
 /// A trained gate and what it was made of.
+#[derive(Serialize, Deserialize)]
 pub struct Gate {
     /// Predictor, calibrated.
     pub predictor: GatePredictor,
@@ -54,6 +56,7 @@ fn held_out(samples: usize, share: f64, seed: u64) -> Vec<bool> {
 }
 
 /// Gates 1 to segments − 1 of one seed, or gate 0.
+#[derive(Serialize, Deserialize)]
 pub struct Gates {
     /// Trained on all of *fit*.
     pub whole: Vec<Gate>,

@@ -1,0 +1,294 @@
+//! Results of finished stages, kept from run to run: what was computed is looked up, and a run that was killed goes on.
+//!
+//! Trouble with the cache never stops a run. It is said, and the stage is computed.
+//!
+//! - [`keys`]: what each stage depends on
+//! - [`Checkpoint`]: pieces of a long stage
+//! - [`explain`]: which stages would run, and why
+
+pub mod explain;
+pub mod keys;
+
+use std::io::BufReader;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use quee_store::{Claim, Found, Key, Lookup, Parts, Store};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cache_command::{LIMIT, Size};
+use crate::cancel::Cancel;
+use crate::folders;
+
+/// What `--cache` and QUEE_CACHE call no cache.
+const NONE: &str = "none";
+/// A stage keeps no pieces before it has run for so long: short ones would only be slowed down.
+const KEEP_AFTER: Duration = Duration::from_secs(2);
+/// Bytes that strings are read into.
+const SCRATCH: usize = 1 << 16;
+
+/// Where results of finished stages are kept.
+#[derive(clap::Args, Clone, Debug)]
+pub struct CacheArgs {
+    /// Folder of stored results of finished stages, or `none` [default: QUEE_CACHE, or the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Most bytes of all stored results together; those that were not used for longest go first
+    #[arg(long, value_name = "SIZE", default_value_t = LIMIT)]
+    cache_limit: Size,
+}
+
+/// Results of finished stages.
+#[derive(Debug, Default)]
+pub struct Cache {
+    store: Option<Store>,
+    /// Whether trouble was told already.
+    told: AtomicBool,
+}
+
+impl Cache {
+    /// No cache: everything is computed.
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    /// The cache that the command line asks for. Where there can be none, that is said, and everything is computed.
+    pub fn open(args: &CacheArgs) -> Self {
+        let named = args.cache.clone().or_else(|| std::env::var_os("QUEE_CACHE").map(PathBuf::from));
+        if named.is_some_and(|name| name.as_os_str() == NONE) {
+            return Self::off();
+        }
+        let opened = folders::cache(args.cache.as_deref())
+            .and_then(|folder| Store::open(folder, args.cache_limit.0).context("the cache cannot be used"));
+        match opened {
+            Ok(store) => Self { store: Some(store), told: AtomicBool::new(false) },
+            Err(error) => {
+                eprintln!(
+                    "{error:#}; going on without; hint: name a folder with --cache or QUEE_CACHE, or --cache none"
+                );
+                Self::off()
+            }
+        }
+    }
+
+    /// The store, where there is one.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// The result of `key`: stored, or else computed and stored. `compute` may keep pieces of its work, which are there again when it was
+    /// killed; `say` gets what the user should know. Also whether it was stored.
+    ///
+    /// # Errors
+    /// Those of `compute`, or a wish to stop while another process computes the same result.
+    pub fn stage<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &Key,
+        cancel: &Cancel,
+        say: &(dyn Fn(&str) + Sync),
+        compute: impl FnOnce(&Checkpoint) -> Result<T>,
+    ) -> Result<(T, bool)> {
+        let Some(store) = &self.store else { return Ok((compute(&Checkpoint::none())?, false)) };
+        if let Some(value) = self.decode(store.get(key), say) {
+            return Ok((value, true));
+        }
+        let mut waits = false;
+        let claimed = store.claim(key, |_| {
+            if !std::mem::replace(&mut waits, true) {
+                say("another run computes the same; waiting for its result");
+            }
+            if cancel.check().is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let claim = match claimed {
+            Ok(Some(claim)) => claim,
+            Ok(None) => {
+                cancel.check()?;
+                return Ok((compute(&Checkpoint::none())?, false));
+            }
+            Err(error) => {
+                self.trouble(&format!("results are not kept: {error}"), say);
+                return Ok((compute(&Checkpoint::none())?, false));
+            }
+        };
+        // Who had the claim may have stored it.
+        if let Some(value) = self.decode(claim.get(), say) {
+            return Ok((value, true));
+        }
+        let value = compute(&Checkpoint::of(&claim, say))?;
+        let stored = claim.put(|file| {
+            postcard::to_io(&value, file).map(|_| ()).map_err(|error| std::io::Error::other(error.to_string()))
+        });
+        if let Err(error) = stored {
+            self.trouble(&format!("the result is not kept: {error}"), say);
+        }
+        Ok((value, false))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, lookup: Lookup, say: &dyn Fn(&str)) -> Option<T> {
+        match lookup {
+            Lookup::Missing => None,
+            Lookup::Damaged(damaged) => {
+                say(&format!("{damaged}; computing it anew"));
+                None
+            }
+            Lookup::Found(found) => read(found).inspect_err(|error| say(&format!("{error}; computing it anew"))).ok(),
+        }
+    }
+
+    /// Said once: a full disk is full for every stage.
+    fn trouble(&self, text: &str, say: &dyn Fn(&str)) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            say(&format!("{text}; going on"));
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(found: Found) -> Result<T, String> {
+    let mut scratch = vec![0; SCRATCH];
+    let read = postcard::from_io((BufReader::with_capacity(1 << 17, found), &mut scratch[..]));
+    read.map(|(value, _)| value).map_err(|error| format!("a stored result is of another form ({error})"))
+}
+
+/// Pieces of a stage that runs: those of a run that was killed, and those to come.
+pub struct Checkpoint<'c> {
+    parts: Option<Mutex<Parts<'c>>>,
+    started: Instant,
+    passes: AtomicU64,
+}
+
+impl<'c> Checkpoint<'c> {
+    /// Keeps nothing.
+    pub fn none() -> Self {
+        Self { parts: None, started: Instant::now(), passes: AtomicU64::new(0) }
+    }
+
+    fn of(claim: &'c Claim, say: &dyn Fn(&str)) -> Self {
+        let parts = match claim.parts() {
+            Ok(parts) => {
+                let known = parts.numbers().count();
+                if known > 0 {
+                    say(&format!("going on where a run was stopped, with {known} pieces of its work"));
+                }
+                if let (Some(damage), true) = (parts.cut(), known > 0) {
+                    say(&format!("an incomplete piece of it was cut off: {damage}"));
+                }
+                Some(Mutex::new(parts))
+            }
+            // Storing the result will say what is wrong.
+            Err(_) => None,
+        };
+        Self { parts, started: Instant::now(), passes: AtomicU64::new(0) }
+    }
+}
+
+/// Numbered pieces of work, in passes. Passes must begin in the same order in every run.
+pub trait Pieces: Sync {
+    /// A pass begins: its number.
+    fn begin_pass(&self) -> u64;
+
+    /// A piece that an earlier run has kept.
+    fn piece(&self, pass: u64, number: usize) -> Option<Vec<Vec<f32>>>;
+
+    /// Keeps a piece, once the stage has run for a while. A piece that cannot be kept is only computed again.
+    fn keep(&self, pass: u64, number: usize, piece: &[Vec<f32>]);
+}
+
+impl Pieces for Checkpoint<'_> {
+    fn begin_pass(&self) -> u64 {
+        self.passes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn piece(&self, pass: u64, number: usize) -> Option<Vec<Vec<f32>>> {
+        let mut parts = self.parts.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = parts.read(number_of(pass, number)).ok()??;
+        postcard::from_bytes(&bytes).ok()
+    }
+
+    fn keep(&self, pass: u64, number: usize, piece: &[Vec<f32>]) {
+        let Some(parts) = self.parts.as_ref().filter(|_| self.started.elapsed() >= KEEP_AFTER) else { return };
+        let Ok(bytes) = postcard::to_stdvec(piece) else { return };
+        let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = parts.append(number_of(pass, number), &bytes);
+    }
+}
+
+fn number_of(pass: u64, number: usize) -> u64 {
+    pass << 40 | number as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use quee_store::KeyParts;
+
+    use super::*;
+
+    fn cache(folder: &std::path::Path) -> Cache {
+        Cache { store: Some(Store::open(folder, 1 << 30).unwrap()), told: AtomicBool::new(false) }
+    }
+
+    fn key(value: u32) -> Key {
+        KeyParts::new("stage").text("value", value).key().unwrap()
+    }
+
+    #[test]
+    fn a_result_is_computed_once_and_comes_back_bit_by_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let value = (vec![vec![f32::MIN_POSITIVE, -0.0, 1.0 / 3.0], vec![]], "text".to_owned(), f64::EPSILON);
+        let computed = AtomicUsize::new(0);
+        let run = |cache: &Cache, key: &Key| {
+            let compute = |_: &Checkpoint| {
+                computed.fetch_add(1, Ordering::Relaxed);
+                Ok(value.clone())
+            };
+            cache.stage(key, &Cancel::default(), &|_| (), compute).unwrap()
+        };
+        for (number, reused, times) in [(1, false, 1), (1, true, 1), (2, false, 2), (1, true, 2)] {
+            let (got, was_stored) = run(&cache(folder.path()), &key(number));
+            assert_eq!((got.0[0][1].to_bits(), &got), ((-0.0f32).to_bits(), &value));
+            assert_eq!((was_stored, computed.load(Ordering::Relaxed)), (reused, times), "{number}");
+        }
+        assert!(!run(&Cache::off(), &key(1)).1, "without a cache everything is computed");
+    }
+
+    #[test]
+    fn a_stored_result_of_another_form_is_said_and_computed_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        let said = Mutex::new(Vec::new());
+        let say = |text: &str| said.lock().unwrap().push(text.to_owned());
+        cache.stage(&key(1), &Cancel::default(), &say, |_| Ok(7u8)).unwrap();
+        let (text, stored) = cache.stage(&key(1), &Cancel::default(), &say, |_| Ok("seven".to_owned())).unwrap();
+        assert_eq!((text.as_str(), stored), ("seven", false));
+        assert!(said.lock().unwrap()[0].contains("another form"), "{said:?}");
+    }
+
+    #[test]
+    fn pieces_of_a_killed_stage_are_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        let died: Result<(u8, bool)> = cache.stage(&key(1), &Cancel::default(), &|_| (), |checkpoint| {
+            let pass = checkpoint.begin_pass();
+            checkpoint.keep(pass, 0, &[vec![1.5]]);
+            assert_eq!(checkpoint.piece(pass, 0), None, "too early to be kept");
+            std::thread::sleep(KEEP_AFTER);
+            checkpoint.keep(pass, 3, &[vec![2.5], vec![]]);
+            anyhow::bail!("killed")
+        });
+        assert!(died.is_err());
+        let said = Mutex::new(String::new());
+        let say = |text: &str| said.lock().unwrap().push_str(text);
+        let found = cache.stage(&key(1), &Cancel::default(), &say, |checkpoint| {
+            let pass = checkpoint.begin_pass();
+            Ok((checkpoint.piece(pass, 0), checkpoint.piece(pass, 3)))
+        });
+        assert_eq!(found.unwrap().0, (None, Some(vec![vec![2.5], vec![]])));
+        assert!(said.lock().unwrap().contains("1 pieces"), "{said:?}");
+    }
+}
