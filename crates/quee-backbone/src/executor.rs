@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quee_quant::Width;
 
+use crate::encoder::EncoderBlock;
 use crate::params::{Attention, Linear, Norm, Param, Performer, Window};
 
 /// A tensor that belongs to the executor which made it.
@@ -289,5 +290,22 @@ pub trait Executor {
         let scores = self.attention_scores(qkv, attention)?;
         let probabilities = self.softmax(&scores)?;
         self.attention_values(&probabilities, qkv, attention)
+    }
+
+    /// A transformer encoder block: attention and MLP, each with normalisation before and a residual around.
+    ///
+    /// # Errors
+    /// As [`linear`](Self::linear).
+    fn encoder_block(&mut self, tokens: &Value, block: &EncoderBlock) -> Result<Value, ExecError> {
+        block.run_by_operation(self, tokens)
+    }
+
+    /// The first `count` tokens of what an encoder block makes of each sample: `[B, T, D] → [B, count, D]`.
+    ///
+    /// # Errors
+    /// As [`linear`](Self::linear).
+    fn encoder_block_first(&mut self, tokens: &Value, block: &EncoderBlock, count: usize) -> Result<Value, ExecError> {
+        let all = self.encoder_block(tokens, block)?;
+        block.keep_first(self, &all, count)
     }
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use quee_backbone::encoder::EncoderBlock;
 use quee_backbone::groups::Group;
 use quee_backbone::{Attention, ExecError, Executor, Groups, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
 use quee_quant::Width;
 
 use crate::attention::{AttentionRules, HeadScratch, OperandNotFinite, Sample};
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::block::{BadNorm, BlockScratch, Timer};
 use crate::checks::{attention_shape, check_norm, mismatch, not_finite, three};
 use crate::engine::{CpuEngine, PackedLinear};
 use crate::gelu::gelu;
@@ -14,6 +17,7 @@ use crate::isa::{Cpu, Isa};
 use crate::linear::{After, BLOCK, LinearCall, LinearScratch, add};
 use crate::norm::layer_norm;
 use crate::performer::PerformerScratch;
+use crate::profile::{Profile, ProfileRow};
 use crate::quantize::{NotFinite, RowRule, SiteRule};
 use crate::softmax::softmax;
 use crate::tensor::{Pool, Tensor};
@@ -31,6 +35,9 @@ pub struct CpuExecutor {
     head: HeadScratch,
     performer: PerformerScratch,
     scores: Vec<f32>,
+    profile: Profile,
+    #[cfg(target_arch = "x86_64")]
+    block: BlockScratch,
 }
 
 impl CpuExecutor {
@@ -50,6 +57,9 @@ impl CpuExecutor {
             head: HeadScratch::new(engine.cpu()),
             performer: PerformerScratch::new(engine.cpu()),
             scores: Vec::new(),
+            profile: Profile::default(),
+            #[cfg(target_arch = "x86_64")]
+            block: BlockScratch::default(),
             engine,
         }
     }
@@ -59,8 +69,26 @@ impl CpuExecutor {
         &self.engine
     }
 
+    /// Measures from now on what each operation takes, or stops to.
+    pub fn profile(&mut self, on: bool) {
+        self.profile.switch(on);
+    }
+
+    /// What was measured since [`profile`](Self::profile) was switched on.
+    pub fn profiled(&self) -> &[ProfileRow] {
+        self.profile.rows()
+    }
+
     fn cpu(&self) -> Cpu {
         self.engine.cpu()
+    }
+
+    /// Runs an operation and measures it; in a batch of several widths it counts for the first.
+    fn timed<R>(&mut self, operation: &'static str, site: &str, run: impl FnOnce(&mut Self) -> R) -> R {
+        let start = self.profile.start();
+        let result = run(self);
+        self.profile.stop(start, operation, site, self.groups.list()[0].width);
+        result
     }
 
     fn tensor(&self, shape: &[usize]) -> Tensor {
@@ -72,6 +100,42 @@ impl CpuExecutor {
         let mut out = self.tensor(&x.shape);
         out.data.as_mut().copy_from_slice(&x.data);
         out
+    }
+
+    /// An encoder block sample by sample, for the first `count` tokens of each; `None` where it has to run operation by operation.
+    #[cfg(target_arch = "x86_64")]
+    fn whole_block(
+        &mut self,
+        tokens: &Value,
+        block: &EncoderBlock,
+        count: Option<usize>,
+    ) -> Result<Option<Value>, ExecError> {
+        let x: &Tensor = tokens.get()?;
+        let &[b, t, d] = &*x.shape else { return Ok(None) };
+        let count = count.unwrap_or(t);
+        let most = 1 << 16;
+        if d != block.qkv.inputs || !(1..=most).contains(&t) || !(1..=t).contains(&count) {
+            return Ok(None);
+        }
+        if self.groups.list().iter().any(|group| self.engine.block(block, group.width).is_none()) {
+            return Ok(None);
+        }
+        let mut out = self.tensor(&[b, count, d]);
+        let mut data = out.data.as_mut();
+        for (range, width) in self.groups.ranges(b) {
+            let Some(plan) = self.engine.block(block, width) else { return Ok(None) };
+            let (part, rest) = data.split_at_mut(range.len() * count * d);
+            data = rest;
+            let mut timer = Timer::new(&mut self.profile, block, width);
+            let samples = x.data[range.start * t * d..range.end * t * d].chunks_exact(t * d);
+            for (x, out) in samples.zip(part.chunks_exact_mut(count * d)) {
+                plan.run(x, out, &mut self.block, &mut timer).map_err(|bad| match bad {
+                    BadNorm::First => not_finite(&block.qkv.site),
+                    BadNorm::Second => not_finite(&block.fc1.site),
+                })?;
+            }
+        }
+        Ok(Some(Value::new(out)))
     }
 
     /// A linear layer with what stands before and after it.
@@ -217,12 +281,14 @@ impl Executor for CpuExecutor {
     }
 
     fn input(&mut self, shape: &[usize], data: &[f32]) -> Result<Value, ExecError> {
-        if shape.iter().product::<usize>() != data.len() {
-            return Err(mismatch("input", &format!("data of shape {shape:?}"), &[data.len()]));
-        }
-        let mut out = self.tensor(shape);
-        out.data.as_mut().copy_from_slice(data);
-        Ok(Value::new(out))
+        self.timed("input", "", |this| {
+            if shape.iter().product::<usize>() != data.len() {
+                return Err(mismatch("input", &format!("data of shape {shape:?}"), &[data.len()]));
+            }
+            let mut out = this.tensor(shape);
+            out.data.as_mut().copy_from_slice(data);
+            Ok(Value::new(out))
+        })
     }
 
     fn read(&mut self, x: &Value) -> Result<Vec<f32>, ExecError> {
@@ -234,156 +300,182 @@ impl Executor for CpuExecutor {
     }
 
     fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let samples = *x.shape.first().ok_or_else(|| mismatch("select_samples", "[B, ..]", &x.shape))?;
-        if let Some(index) = indices.iter().find(|&&index| index >= samples) {
-            return Err(mismatch("select_samples", &format!("more than {index} samples"), &x.shape));
-        }
-        let mut shape = x.shape.clone();
-        shape[0] = indices.len();
-        let size: usize = shape[1..].iter().product();
-        let mut out = self.tensor(&shape);
-        for (&index, to) in indices.iter().zip(out.data.as_mut().chunks_exact_mut(size.max(1))) {
-            to.copy_from_slice(&x.data[index * size..(index + 1) * size]);
-        }
-        Ok(Value::new(out))
+        self.timed("select samples", "", |this| {
+            let x: &Tensor = x.get()?;
+            let samples = *x.shape.first().ok_or_else(|| mismatch("select_samples", "[B, ..]", &x.shape))?;
+            if let Some(index) = indices.iter().find(|&&index| index >= samples) {
+                return Err(mismatch("select_samples", &format!("more than {index} samples"), &x.shape));
+            }
+            let mut shape = x.shape.clone();
+            shape[0] = indices.len();
+            let size: usize = shape[1..].iter().product();
+            let mut out = this.tensor(&shape);
+            for (&index, to) in indices.iter().zip(out.data.as_mut().chunks_exact_mut(size.max(1))) {
+                to.copy_from_slice(&x.data[index * size..(index + 1) * size]);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let expected = || format!("[B, C, H, W] with room for {window:?}");
-        let &[b, c, h, w] = &*x.shape else { return Err(mismatch("unfold", &expected(), &x.shape)) };
-        let places = window.places(h) * window.places(w);
-        if places == 0 {
-            return Err(mismatch("unfold", &expected(), &x.shape));
-        }
-        let mut out = self.tensor(&[b, places, c * window.kernel * window.kernel]);
-        unfold(&x.data, [b, c, h, w], window, out.data.as_mut());
-        Ok(Value::new(out))
+        self.timed("unfold", "", |this| {
+            let x: &Tensor = x.get()?;
+            let expected = || format!("[B, C, H, W] with room for {window:?}");
+            let &[b, c, h, w] = &*x.shape else { return Err(mismatch("unfold", &expected(), &x.shape)) };
+            let places = window.places(h) * window.places(w);
+            if places == 0 {
+                return Err(mismatch("unfold", &expected(), &x.shape));
+            }
+            let mut out = this.tensor(&[b, places, c * window.kernel * window.kernel]);
+            unfold(&x.data, [b, c, h, w], window, out.data.as_mut());
+            Ok(Value::new(out))
+        })
     }
 
     fn reshape(&mut self, x: &Value, sample: &[usize]) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        if x.shape.is_empty() || x.shape[1..].iter().product::<usize>() != sample.iter().product::<usize>() {
-            return Err(mismatch("reshape", &format!("samples that fill {sample:?}"), &x.shape));
-        }
-        let mut out = self.copy(x);
-        out.shape.truncate(1);
-        out.shape.extend(sample);
-        Ok(Value::new(out))
+        self.timed("reshape", "", |this| {
+            let x: &Tensor = x.get()?;
+            if x.shape.is_empty() || x.shape[1..].iter().product::<usize>() != sample.iter().product::<usize>() {
+                return Err(mismatch("reshape", &format!("samples that fill {sample:?}"), &x.shape));
+            }
+            let mut out = this.copy(x);
+            out.shape.truncate(1);
+            out.shape.extend(sample);
+            Ok(Value::new(out))
+        })
     }
 
     fn transpose(&mut self, x: &Value) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [b, m, n] = three("transpose", x)?;
-        let mut out = self.tensor(&[b, n, m]);
-        if m * n > 0 {
-            for (from, to) in x.data.chunks_exact(m * n).zip(out.data.as_mut().chunks_exact_mut(m * n)) {
-                transpose(from, m, n, to);
+        self.timed("transpose", "", |this| {
+            let x: &Tensor = x.get()?;
+            let [b, m, n] = three("transpose", x)?;
+            let mut out = this.tensor(&[b, n, m]);
+            if m * n > 0 {
+                for (from, to) in x.data.chunks_exact(m * n).zip(out.data.as_mut().chunks_exact_mut(m * n)) {
+                    transpose(from, m, n, to);
+                }
             }
-        }
-        Ok(Value::new(out))
+            Ok(Value::new(out))
+        })
     }
 
     fn slice_features(&mut self, x: &Value, start: usize, length: usize) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [b, t, d] = three("slice_features", x)?;
-        if start.checked_add(length).is_none_or(|end| end > d) {
-            return Err(mismatch("slice_features", &format!("{length} features from {start} on"), &x.shape));
-        }
-        let mut out = self.tensor(&[b, t, length]);
-        for (from, to) in x.data.chunks_exact(d.max(1)).zip(out.data.as_mut().chunks_exact_mut(length.max(1))) {
-            to.copy_from_slice(&from[start..start + length]);
-        }
-        Ok(Value::new(out))
+        self.timed("slice features", "", |this| {
+            let x: &Tensor = x.get()?;
+            let [b, t, d] = three("slice_features", x)?;
+            if start.checked_add(length).is_none_or(|end| end > d) {
+                return Err(mismatch("slice_features", &format!("{length} features from {start} on"), &x.shape));
+            }
+            let mut out = this.tensor(&[b, t, length]);
+            for (from, to) in x.data.chunks_exact(d.max(1)).zip(out.data.as_mut().chunks_exact_mut(length.max(1))) {
+                to.copy_from_slice(&from[start..start + length]);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn linear(&mut self, x: &Value, linear: &Linear) -> Result<Value, ExecError> {
-        self.run_linear(x, None, linear, Afterwards::Nothing)
+        self.timed("linear", &linear.site, |this| this.run_linear(x, None, linear, Afterwards::Nothing))
     }
 
     fn layer_norm(&mut self, x: &Value, norm: &Norm) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        check_norm(x, norm)?;
-        let d = norm.weight.data.len().max(1);
-        let mut out = self.tensor(&x.shape);
-        for (row, out) in x.data.chunks_exact(d).zip(out.data.as_mut().chunks_exact_mut(d)) {
-            layer_norm(self.cpu(), row, &norm.weight.data, &norm.bias.data, norm.eps, out);
-        }
-        Ok(Value::new(out))
+        self.timed("layer norm", &norm.site, |this| {
+            let x: &Tensor = x.get()?;
+            check_norm(x, norm)?;
+            let d = norm.weight.data.len().max(1);
+            let mut out = this.tensor(&x.shape);
+            for (row, out) in x.data.chunks_exact(d).zip(out.data.as_mut().chunks_exact_mut(d)) {
+                layer_norm(this.cpu(), row, &norm.weight.data, &norm.bias.data, norm.eps, out);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
-        let mut out = self.copy(x.get()?);
-        gelu(self.cpu(), out.data.as_mut());
-        Ok(Value::new(out))
+        self.timed("gelu", "", |this| {
+            let mut out = this.copy(x.get()?);
+            gelu(this.cpu(), out.data.as_mut());
+            Ok(Value::new(out))
+        })
     }
 
     fn add(&mut self, a: &Value, b: &Value) -> Result<Value, ExecError> {
-        let (a, b): (&Tensor, &Tensor) = (a.get()?, b.get()?);
-        if a.shape != b.shape {
-            return Err(mismatch("add", &format!("{:?}", a.shape), &b.shape));
-        }
-        let mut out = self.copy(b);
-        add(self.cpu(), &a.data, out.data.as_mut());
-        Ok(Value::new(out))
+        self.timed("add", "", |this| {
+            let (a, b): (&Tensor, &Tensor) = (a.get()?, b.get()?);
+            if a.shape != b.shape {
+                return Err(mismatch("add", &format!("{:?}", a.shape), &b.shape));
+            }
+            let mut out = this.copy(b);
+            add(this.cpu(), &a.data, out.data.as_mut());
+            Ok(Value::new(out))
+        })
     }
 
     fn prepend(&mut self, x: &Value, tokens: &Param) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [b, t, d] = three("prepend", x)?;
-        let &[1, p, features] = &*tokens.shape else { return Err(mismatch(&tokens.name, "[1, P, D]", &tokens.shape)) };
-        if features != d {
-            return Err(mismatch("prepend", &format!("[B, T, {features}]"), &x.shape));
-        }
-        let mut out = self.tensor(&[b, p + t, d]);
-        let samples = out.data.as_mut().chunks_exact_mut(((p + t) * d).max(1));
-        for (i, to) in samples.enumerate() {
-            to[..p * d].copy_from_slice(&tokens.data);
-            to[p * d..].copy_from_slice(&x.data[i * t * d..(i + 1) * t * d]);
-        }
-        Ok(Value::new(out))
+        self.timed("prepend", "", |this| {
+            let x: &Tensor = x.get()?;
+            let [b, t, d] = three("prepend", x)?;
+            let &[1, p, features] = &*tokens.shape else {
+                return Err(mismatch(&tokens.name, "[1, P, D]", &tokens.shape));
+            };
+            if features != d {
+                return Err(mismatch("prepend", &format!("[B, T, {features}]"), &x.shape));
+            }
+            let mut out = this.tensor(&[b, p + t, d]);
+            let samples = out.data.as_mut().chunks_exact_mut(((p + t) * d).max(1));
+            for (i, to) in samples.enumerate() {
+                to[..p * d].copy_from_slice(&tokens.data);
+                to[p * d..].copy_from_slice(&x.data[i * t * d..(i + 1) * t * d]);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn add_position(&mut self, x: &Value, position: &Param) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [_, t, d] = three("add_position", x)?;
-        if position.shape != [1, t, d] {
-            return Err(mismatch(&position.name, &format!("[1, {t}, {d}]"), &position.shape));
-        }
-        let mut out = self.copy(x);
-        for sample in out.data.as_mut().chunks_exact_mut((t * d).max(1)) {
-            add(self.cpu(), &position.data, sample);
-        }
-        Ok(Value::new(out))
+        self.timed("add position", "", |this| {
+            let x: &Tensor = x.get()?;
+            let [_, t, d] = three("add_position", x)?;
+            if position.shape != [1, t, d] {
+                return Err(mismatch(&position.name, &format!("[1, {t}, {d}]"), &position.shape));
+            }
+            let mut out = this.copy(x);
+            for sample in out.data.as_mut().chunks_exact_mut((t * d).max(1)) {
+                add(this.cpu(), &position.data, sample);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn attention_scores(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
-        let qkv: &Tensor = qkv.get()?;
-        let [b, t] = attention_shape(qkv, attention)?;
-        let cpu = self.cpu();
-        let mut out = self.tensor(&[b, attention.heads, t, t]);
-        let scores = out.data.as_mut();
-        self.each_block(
-            qkv,
-            attention,
-            |this, sample, head, rules| this.head.load_keys(cpu, sample, head, rules),
-            |this, rows, rules| {
-                let at = ((rows.index * rows.sample.heads + rows.head) * t + rows.first) * t;
-                let scores = &mut scores[at..at + rows.count * t];
-                this.head.scores(cpu, rows.sample, rows.head, rows.first, rules, scores)
-            },
-        )?;
-        Ok(Value::new(out))
+        self.timed("attention scores", &attention.site, |this| {
+            let qkv: &Tensor = qkv.get()?;
+            let [b, t] = attention_shape(qkv, attention)?;
+            let cpu = this.cpu();
+            let mut out = this.tensor(&[b, attention.heads, t, t]);
+            let scores = out.data.as_mut();
+            this.each_block(
+                qkv,
+                attention,
+                |own, sample, head, rules| own.head.load_keys(cpu, sample, head, rules),
+                |own, rows, rules| {
+                    let at = ((rows.index * rows.sample.heads + rows.head) * t + rows.first) * t;
+                    let scores = &mut scores[at..at + rows.count * t];
+                    own.head.scores(cpu, rows.sample, rows.head, rows.first, rules, scores)
+                },
+            )?;
+            Ok(Value::new(out))
+        })
     }
 
     fn softmax(&mut self, x: &Value) -> Result<Value, ExecError> {
-        let mut out = self.copy(x.get()?);
-        let columns = *out.shape.last().ok_or_else(|| mismatch("softmax", "[.., T]", &out.shape))?;
-        for row in out.data.as_mut().chunks_exact_mut(columns.max(1)) {
-            softmax(self.cpu(), row);
-        }
-        Ok(Value::new(out))
+        self.timed("softmax", "", |this| {
+            let mut out = this.copy(x.get()?);
+            let columns = *out.shape.last().ok_or_else(|| mismatch("softmax", "[.., T]", &out.shape))?;
+            for row in out.data.as_mut().chunks_exact_mut(columns.max(1)) {
+                softmax(this.cpu(), row);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn attention_values(
@@ -392,114 +484,141 @@ impl Executor for CpuExecutor {
         qkv: &Value,
         attention: &Attention,
     ) -> Result<Value, ExecError> {
-        let (probabilities, qkv): (&Tensor, &Tensor) = (probabilities.get()?, qkv.get()?);
-        let [b, t] = attention_shape(qkv, attention)?;
-        if probabilities.shape != [b, attention.heads, t, t] {
-            let expected = format!("probabilities of shape {:?}", [b, attention.heads, t, t]);
-            return Err(mismatch(&attention.site, &expected, &probabilities.shape));
-        }
-        let (cpu, width) = (self.cpu(), attention.heads * attention.head_dim);
-        let mut out = self.tensor(&[b, t, width]);
-        let mixed = out.data.as_mut();
-        self.each_block(
-            qkv,
-            attention,
-            |this, sample, head, rules| this.head.load_values(cpu, sample, head, rules),
-            |this, Rows { index, sample, head, first, count }, rules| {
-                let from = ((index * sample.heads + head) * t + first) * t;
-                let to = (index * t + first) * width + head * sample.dim;
-                let probabilities = &probabilities.data[from..from + count * t];
-                this.head.mix(cpu, sample, probabilities, rules, &mut mixed[to..], width)
-            },
-        )?;
-        Ok(Value::new(out))
+        self.timed("attention values", &attention.site, |this| {
+            let (probabilities, qkv): (&Tensor, &Tensor) = (probabilities.get()?, qkv.get()?);
+            let [b, t] = attention_shape(qkv, attention)?;
+            if probabilities.shape != [b, attention.heads, t, t] {
+                let expected = format!("probabilities of shape {:?}", [b, attention.heads, t, t]);
+                return Err(mismatch(&attention.site, &expected, &probabilities.shape));
+            }
+            let (cpu, width) = (this.cpu(), attention.heads * attention.head_dim);
+            let mut out = this.tensor(&[b, t, width]);
+            let mixed = out.data.as_mut();
+            this.each_block(
+                qkv,
+                attention,
+                |own, sample, head, rules| own.head.load_values(cpu, sample, head, rules),
+                |own, Rows { index, sample, head, first, count }, rules| {
+                    let from = ((index * sample.heads + head) * t + first) * t;
+                    let to = (index * t + first) * width + head * sample.dim;
+                    let probabilities = &probabilities.data[from..from + count * t];
+                    own.head.mix(cpu, sample, probabilities, rules, &mut mixed[to..], width)
+                },
+            )?;
+            Ok(Value::new(out))
+        })
     }
 
     fn performer(&mut self, kqv: &Value, performer: &Performer) -> Result<Value, ExecError> {
-        let kqv: &Tensor = kqv.get()?;
-        let (e, m) = (performer.projection.inputs, performer.projection.outputs);
-        let [b, t, width] = three(&performer.site, kqv)?;
-        if width != 3 * e || m * e == 0 {
-            return Err(mismatch(&performer.site, &format!("[B, T, {}]", 3 * e), &kqv.shape));
-        }
-        let mut out = self.tensor(&[b, t, e]);
-        let (engine, scratch) = (&self.engine, &mut self.performer);
-        engine.with_weight(&performer.projection, Width::FLOAT, |directions| {
-            let PackedLinear::Float(directions) = directions else { unreachable!("packed at float width") };
-            let samples =
-                kqv.data.chunks_exact((t * width).max(1)).zip(out.data.as_mut().chunks_exact_mut((t * e).max(1)));
-            for (kqv, out) in samples {
-                scratch.run(engine.cpu(), kqv, directions, Performer::EPS, out, e);
+        self.timed("performer", &performer.site, |this| {
+            let kqv: &Tensor = kqv.get()?;
+            let (e, m) = (performer.projection.inputs, performer.projection.outputs);
+            let [b, t, width] = three(&performer.site, kqv)?;
+            if width != 3 * e || m * e == 0 {
+                return Err(mismatch(&performer.site, &format!("[B, T, {}]", 3 * e), &kqv.shape));
             }
-            Ok(())
-        })?;
-        Ok(Value::new(out))
+            let mut out = this.tensor(&[b, t, e]);
+            let (engine, scratch) = (&this.engine, &mut this.performer);
+            engine.with_weight(&performer.projection, Width::FLOAT, |directions| {
+                let PackedLinear::Float(directions) = directions else { unreachable!("packed at float width") };
+                let samples =
+                    kqv.data.chunks_exact((t * width).max(1)).zip(out.data.as_mut().chunks_exact_mut((t * e).max(1)));
+                for (kqv, out) in samples {
+                    scratch.run(engine.cpu(), kqv, directions, Performer::EPS, out, e);
+                }
+                Ok(())
+            })?;
+            Ok(Value::new(out))
+        })
     }
 
     fn first_tokens(&mut self, x: &Value, count: usize) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [b, t, d] = three("first_tokens", x)?;
-        if t < count {
-            return Err(mismatch("first_tokens", &format!("at least {count} tokens"), &x.shape));
-        }
-        let mut out = self.tensor(&[b, count * d]);
-        for (i, to) in out.data.as_mut().chunks_exact_mut((count * d).max(1)).enumerate() {
-            to.copy_from_slice(&x.data[i * t * d..][..count * d]);
-        }
-        Ok(Value::new(out))
+        self.timed("first tokens", "", |this| {
+            let x: &Tensor = x.get()?;
+            let [b, t, d] = three("first_tokens", x)?;
+            if t < count {
+                return Err(mismatch("first_tokens", &format!("at least {count} tokens"), &x.shape));
+            }
+            let mut out = this.tensor(&[b, count * d]);
+            for (i, to) in out.data.as_mut().chunks_exact_mut((count * d).max(1)).enumerate() {
+                to.copy_from_slice(&x.data[i * t * d..][..count * d]);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn mean_tokens(&mut self, x: &Value, skip: usize) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let [b, t, d] = three("mean_tokens", x)?;
-        if t <= skip {
-            return Err(mismatch("mean_tokens", &format!("more than {skip} tokens"), &x.shape));
-        }
-        let mut out = self.tensor(&[b, d]);
-        for (i, to) in out.data.as_mut().chunks_exact_mut(d.max(1)).enumerate() {
-            to.fill(0.0);
-            for token in skip..t {
-                add(self.cpu(), &x.data[(i * t + token) * d..][..d], to);
+        self.timed("mean tokens", "", |this| {
+            let x: &Tensor = x.get()?;
+            let [b, t, d] = three("mean_tokens", x)?;
+            if t <= skip {
+                return Err(mismatch("mean_tokens", &format!("more than {skip} tokens"), &x.shape));
             }
-            to.iter_mut().for_each(|x| *x /= (t - skip) as f32);
-        }
-        Ok(Value::new(out))
+            let mut out = this.tensor(&[b, d]);
+            for (i, to) in out.data.as_mut().chunks_exact_mut(d.max(1)).enumerate() {
+                to.fill(0.0);
+                for token in skip..t {
+                    add(this.cpu(), &x.data[(i * t + token) * d..][..d], to);
+                }
+                to.iter_mut().for_each(|x| *x /= (t - skip) as f32);
+            }
+            Ok(Value::new(out))
+        })
     }
 
     fn norm_linear(&mut self, x: &Value, norm: &Norm, linear: &Linear) -> Result<Value, ExecError> {
-        self.run_linear(x, Some(norm), linear, Afterwards::Nothing)
+        self.timed("norm, linear", &linear.site, |this| this.run_linear(x, Some(norm), linear, Afterwards::Nothing))
     }
 
     fn norm_linear_gelu(&mut self, x: &Value, norm: &Norm, linear: &Linear) -> Result<Value, ExecError> {
-        self.run_linear(x, Some(norm), linear, Afterwards::Gelu)
+        self.timed("norm, linear, gelu", &linear.site, |this| this.run_linear(x, Some(norm), linear, Afterwards::Gelu))
     }
 
     fn linear_add(&mut self, x: &Value, linear: &Linear, residual: &Value) -> Result<Value, ExecError> {
-        self.run_linear(x, None, linear, Afterwards::Add(residual))
+        self.timed("linear, add", &linear.site, |this| this.run_linear(x, None, linear, Afterwards::Add(residual)))
     }
 
     fn attention(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
-        let qkv: &Tensor = qkv.get()?;
-        let [b, t] = attention_shape(qkv, attention)?;
-        let (cpu, width) = (self.cpu(), attention.heads * attention.head_dim);
-        let mut out = self.tensor(&[b, t, width]);
-        let mixed = out.data.as_mut();
-        self.each_block(
-            qkv,
-            attention,
-            |this, sample, head, rules| {
-                this.head.load_keys(cpu, sample, head, rules)?;
-                this.head.load_values(cpu, sample, head, rules)
-            },
-            |this, Rows { index, sample, head, first, count }, rules| {
-                let Self { head: scratch, scores, .. } = this;
-                scores.resize(count * t, 0.0);
-                scratch.scores(cpu, sample, head, first, rules, scores)?;
-                scores.chunks_exact_mut(t).for_each(|row| softmax(cpu, row));
-                let to = (index * t + first) * width + head * sample.dim;
-                scratch.mix(cpu, sample, scores, rules, &mut mixed[to..], width)
-            },
-        )?;
-        Ok(Value::new(out))
+        self.timed("attention", &attention.site, |this| {
+            let qkv: &Tensor = qkv.get()?;
+            let [b, t] = attention_shape(qkv, attention)?;
+            let (cpu, width) = (this.cpu(), attention.heads * attention.head_dim);
+            let mut out = this.tensor(&[b, t, width]);
+            let mixed = out.data.as_mut();
+            this.each_block(
+                qkv,
+                attention,
+                |own, sample, head, rules| {
+                    own.head.load_keys(cpu, sample, head, rules)?;
+                    own.head.load_values(cpu, sample, head, rules)
+                },
+                |own, Rows { index, sample, head, first, count }, rules| {
+                    let Self { head: scratch, scores, .. } = own;
+                    scores.resize(count * t, 0.0);
+                    scratch.scores(cpu, sample, head, first, rules, scores)?;
+                    scores.chunks_exact_mut(t).for_each(|row| softmax(cpu, row));
+                    let to = (index * t + first) * width + head * sample.dim;
+                    scratch.mix(cpu, sample, scores, rules, &mut mixed[to..], width)
+                },
+            )?;
+            Ok(Value::new(out))
+        })
+    }
+
+    fn encoder_block(&mut self, tokens: &Value, block: &EncoderBlock) -> Result<Value, ExecError> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(out) = self.whole_block(tokens, block, None)? {
+            return Ok(out);
+        }
+        block.run_by_operation(self, tokens)
+    }
+
+    fn encoder_block_first(&mut self, tokens: &Value, block: &EncoderBlock, count: usize) -> Result<Value, ExecError> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(out) = self.whole_block(tokens, block, Some(count))? {
+            return Ok(out);
+        }
+        let all = block.run_by_operation(self, tokens)?;
+        block.keep_first(self, &all, count)
     }
 }

@@ -11,6 +11,8 @@
 //! its stem, is in floats at every width, so instruction sets differ there too.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod checks;
 mod engine;
 mod executor;
@@ -22,6 +24,7 @@ mod linear;
 mod math;
 mod norm;
 mod performer;
+mod profile;
 mod quantize;
 mod softmax;
 mod tensor;
@@ -30,3 +33,4 @@ mod unfold;
 pub use engine::CpuEngine;
 pub use executor::CpuExecutor;
 pub use isa::Isa;
+pub use profile::ProfileRow;

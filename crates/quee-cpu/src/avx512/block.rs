@@ -1,0 +1,317 @@
+//! Weights and quantizers of an encoder block, and its run on a sample.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use quee_backbone::encoder::EncoderBlock;
+use quee_backbone::params::AttentionOperand;
+use quee_backbone::{Linear, Norm, Param};
+use quee_quant::{ActQuant, Width};
+
+use super::COLUMNS;
+use super::attention::{AttentionPlan, HEAD, Head, RowScratch};
+use super::codes::Encoder;
+use super::epilogue::{AddTo, Affine, ToCodes};
+use super::matrix::{Matrix, Rows, multiply};
+use super::norm::NormCall;
+use crate::engine::CpuEngine;
+use crate::isa::{Cpu, Isa};
+use crate::profile::Profile;
+use crate::quantize::{RowRule, SiteRule};
+
+/// A linear layer behind codes of one quantizer.
+#[derive(Debug)]
+struct LinearPlan {
+    codes: Matrix,
+    /// What the sums start from: `−(128 + zero) · Σ codes`.
+    start: Vec<i32>,
+    scales: Vec<f32>,
+    biases: Vec<f32>,
+    /// No output is larger.
+    largest: f32,
+}
+
+impl LinearPlan {
+    fn new(k: usize, codes: &[i8], scales: &[f32], bias: Option<&[f32]>, quant: &ActQuant) -> Self {
+        let n = scales.len();
+        let (mut packed, mut start) = (Matrix::default(), Vec::new());
+        packed.pack(n, k, codes);
+        packed.sums(&mut start);
+        start.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(-(128 + quant.zero)));
+        let scales: Vec<f32> = scales.iter().map(|scale| quant.scale * scale).collect();
+        let biases = bias.map_or_else(|| vec![0.0; n], <[f32]>::to_vec);
+        // Codes differ from the zero point by at most 255.
+        let most = (255 * 128 * k) as f32;
+        let largest = scales.iter().zip(&biases).fold(0.0, |top: f32, (s, b)| top.max(most * s.abs() + b.abs()));
+        Self { codes: packed, start, scales, biases, largest: 1.01 * largest }
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine { scales: &self.scales, biases: &self.biases }
+    }
+}
+
+/// A normalisation and the codes behind it.
+#[derive(Debug)]
+struct NormPlan {
+    gain: Arc<[f32]>,
+    offset: Arc<[f32]>,
+    eps: f32,
+    encoder: Encoder,
+}
+
+impl NormPlan {
+    fn new(norm: &Norm, quant: &ActQuant) -> Option<Self> {
+        let Norm { weight: Param { data: gain, .. }, bias: Param { data: offset, .. }, eps, .. } = norm;
+        let top = |values: &[f32]| values.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+        // A normalised value is at most √D.
+        let largest = 1.1 * (gain.len() as f32).sqrt() * top(gain) + top(offset);
+        let encoder = Encoder::new(quant, largest)?;
+        Some(Self { gain: Arc::clone(gain), offset: Arc::clone(offset), eps: *eps, encoder })
+    }
+
+    fn call(&self) -> NormCall<'_> {
+        NormCall { gain: &self.gain, offset: &self.offset, eps: self.eps, encoder: &self.encoder }
+    }
+}
+
+/// An encoder block at one width, all of whose quantizers are static and uniform.
+#[derive(Debug)]
+pub(crate) struct BlockPlan {
+    cpu: Cpu,
+    dim: usize,
+    hidden: usize,
+    norm1: NormPlan,
+    /// Queries, keys, values: the layer, and the codes of its outputs.
+    thirds: [(LinearPlan, Encoder); 3],
+    attention: AttentionPlan,
+    proj: LinearPlan,
+    norm2: NormPlan,
+    fc1: LinearPlan,
+    gelu: Encoder,
+    fc2: LinearPlan,
+    /// The weights that this was made of.
+    sources: [Arc<[f32]>; 4],
+}
+
+/// A norm whose result is not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum BadNorm {
+    First,
+    Second,
+}
+
+fn sources(block: &EncoderBlock) -> [&Arc<[f32]>; 4] {
+    [&block.qkv, &block.proj, &block.fc1, &block.fc2].map(|linear| &linear.weight.data)
+}
+
+impl BlockPlan {
+    /// The block at `width`; `None` where something about it is not what this module is written for. What is wrong with it is then
+    /// found by the operations one by one.
+    pub fn new(engine: &CpuEngine, block: &EncoderBlock, width: Width) -> Option<Self> {
+        let EncoderBlock { norm1, qkv, attention, proj, norm2, fc1, fc2 } = block;
+        let (d, hidden) = (qkv.inputs, fc1.outputs);
+        let plan = engine.plan();
+        let fits = engine.isa() == Isa::Avx512Vnni
+            && !width.is_float()
+            && attention.head_dim == HEAD
+            && [d, hidden].iter().all(|features| *features > 0 && features % COLUMNS == 0)
+            && d == attention.heads * HEAD
+            && [(proj.inputs, proj.outputs), (fc1.inputs, hidden), (fc2.inputs, fc2.outputs)]
+                == [(d, d), (d, hidden), (hidden, d)]
+            && qkv.outputs == 3 * d
+            && [norm1, norm2].iter().all(|norm| norm.weight.data.len() == d && norm.bias.data.len() == d);
+        if !fits {
+            return None;
+        }
+        let uniform = |site: &str| match engine.rule(site, width) {
+            Ok(SiteRule::Uniform(RowRule::Static(quant))) => Some(quant),
+            _ => None,
+        };
+        let operand = |operand| uniform(&attention.operand_site(operand));
+        let [at_qkv, at_proj, at_fc1, at_fc2] = [qkv, proj, fc1, fc2].map(|linear| uniform(&linear.site));
+        let (at_qkv, at_proj, at_fc1, at_fc2) = (at_qkv?, at_proj?, at_fc1?, at_fc2?);
+        let layer = |linear: &Linear| {
+            let bits = plan.width_at(&linear.site, width).weight_bits();
+            plan.weight(linear, bits).ok()
+        };
+        for linear in [proj, fc2] {
+            plan.without_norm(&linear.site).ok()?;
+        }
+        let normed = |norm: &Norm, site: &str, quant| {
+            let changed = plan.norm(site, norm);
+            NormPlan::new(changed.as_ref().unwrap_or(norm), quant)
+        };
+        let whole = |linear: &Linear, quant: &ActQuant| {
+            let layer = layer(linear)?;
+            let bias = layer.bias.as_deref();
+            Some(LinearPlan::new(linear.inputs, &layer.weight.codes, &layer.weight.scales, bias, quant))
+        };
+        let query = operand(AttentionOperand::Query)?;
+        let key = operand(AttentionOperand::Key)?;
+        let value = operand(AttentionOperand::Value)?;
+        let probabilities = operand(AttentionOperand::Probabilities)?;
+        let of_qkv = layer(qkv)?;
+        let third = |i: usize, quant: &ActQuant| {
+            let (weight, rows) = (&of_qkv.weight, i * d..(i + 1) * d);
+            let codes = &weight.codes[i * d * d..(i + 1) * d * d];
+            let bias = of_qkv.bias.as_deref().map(|bias| &bias[rows.clone()]);
+            let linear = LinearPlan::new(d, codes, &weight.scales[rows], bias, &at_qkv);
+            let encoder = Encoder::new(quant, linear.largest)?;
+            Some((linear, encoder))
+        };
+        let mixed_scale = probabilities.scale * value.scale;
+        let (fc1_plan, gelu) = {
+            let linear = whole(fc1, &at_fc1)?;
+            let encoder = Encoder::new(&at_fc2, linear.largest)?;
+            (linear, encoder)
+        };
+        Some(Self {
+            cpu: engine.cpu(),
+            dim: d,
+            hidden,
+            norm1: normed(norm1, &qkv.site, &at_qkv)?,
+            thirds: [third(0, &query)?, third(1, &key)?, third(2, &value)?],
+            attention: AttentionPlan {
+                zeros: [query.zero, key.zero, value.zero, probabilities.zero],
+                score: query.scale * key.scale * attention.scale,
+                probabilities: Encoder::new(&probabilities, 1.01)?,
+                mixed: vec![mixed_scale; HEAD],
+                // At most 2^16 tokens, codes that differ from their zero points by at most 255.
+                out: Encoder::new(&at_proj, 65536.0 * 65536.0 * mixed_scale)?,
+            },
+            proj: whole(proj, &at_proj)?,
+            norm2: normed(norm2, &fc1.site, &at_fc1)?,
+            fc1: fc1_plan,
+            gelu,
+            fc2: whole(fc2, &at_fc2)?,
+            sources: sources(block).map(Arc::clone),
+        })
+    }
+
+    /// Whether it was made of the weights of `block`.
+    pub fn is_of(&self, block: &EncoderBlock) -> bool {
+        self.sources.iter().zip(sources(block)).all(|(own, other)| Arc::ptr_eq(own, other))
+    }
+
+    /// Runs the block on the tokens of a sample, `x`, `[T, D]`, for its first tokens: `out`, `[count, D]`.
+    pub fn run(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        scratch: &mut BlockScratch,
+        timer: &mut Timer,
+    ) -> Result<(), BadNorm> {
+        assert!(self.cpu.isa() == Isa::Avx512Vnni);
+        // SAFETY: the `Cpu` proves the features.
+        unsafe { self.sample(x, out, scratch, timer) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn sample(&self, x: &[f32], out: &mut [f32], scratch: &mut BlockScratch, timer: &mut Timer) -> Result<(), BadNorm> {
+        let d = self.dim;
+        let (t, count) = (x.len() / d, out.len() / d);
+        let BlockScratch { normed, thirds, mixed, hidden, heads, rows } = scratch;
+        normed.resize(t * d, 0);
+        thirds.iter_mut().for_each(|third| third.resize(t * d, 0));
+        mixed.resize(count * d, 0);
+        hidden.resize(count * self.hidden, 0);
+        heads.resize_with(d / HEAD, Head::default);
+
+        timer.start();
+        norm_rows(&self.norm1, x, normed).ok_or(BadNorm::First)?;
+        timer.stop("norm, quantize", Place::Qkv);
+        for (i, ((linear, encoder), codes)) in self.thirds.iter().zip(thirds.iter_mut()).enumerate() {
+            let rows = if i == 0 { count } else { t };
+            let mut to = ToCodes::<false> { affine: linear.affine(), encoder: *encoder, out: codes, stride: d };
+            multiply(Rows::new(normed, d, rows, d), &linear.codes, &linear.start, &mut to);
+        }
+        timer.stop("product, quantize", Place::Qkv);
+        let [queries, keys, values] = thirds;
+        for (i, head) in heads.iter_mut().enumerate() {
+            head.load(&self.attention, t, &keys[i * HEAD..], &values[i * HEAD..], d);
+        }
+        timer.stop("pack keys, values", Place::Attention);
+        for (i, head) in heads.iter().enumerate() {
+            head.run(&self.attention, &queries[i * HEAD..], d, count, &mut mixed[i * HEAD..], d, rows);
+        }
+        timer.stop("scores, softmax, values", Place::Attention);
+        let residual = Some(&x[..count * d]);
+        let mut to = AddTo { affine: self.proj.affine(), residual, out, stride: d };
+        multiply(Rows::new(mixed, d, count, d), &self.proj.codes, &self.proj.start, &mut to);
+        timer.stop("product, add", Place::Proj);
+        let normed = &mut normed[..count * d];
+        norm_rows(&self.norm2, out, normed).ok_or(BadNorm::Second)?;
+        timer.stop("norm, quantize", Place::Fc1);
+        let affine = self.fc1.affine();
+        let mut to = ToCodes::<true> { affine, encoder: self.gelu, out: hidden, stride: self.hidden };
+        multiply(Rows::new(normed, d, count, d), &self.fc1.codes, &self.fc1.start, &mut to);
+        timer.stop("product, gelu, quantize", Place::Fc1);
+        let mut to = AddTo { affine: self.fc2.affine(), residual: None, out, stride: d };
+        let hidden = Rows::new(hidden, self.hidden, count, self.hidden);
+        multiply(hidden, &self.fc2.codes, &self.fc2.start, &mut to);
+        timer.stop("product, add", Place::Fc2);
+        Ok(())
+    }
+}
+
+/// Every row normalised into codes; `None` where something is not finite.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn norm_rows(norm: &NormPlan, x: &[f32], codes: &mut [u8]) -> Option<()> {
+    let (call, d) = (norm.call(), norm.gain.len());
+    let mut finite = true;
+    for (row, codes) in x.chunks_exact(d).zip(codes.chunks_exact_mut(d)) {
+        finite &= call.row(row, codes);
+    }
+    finite.then_some(())
+}
+
+/// Memory of one sample.
+#[derive(Debug, Default)]
+pub(crate) struct BlockScratch {
+    normed: Vec<u8>,
+    thirds: [Vec<u8>; 3],
+    mixed: Vec<u8>,
+    hidden: Vec<u8>,
+    heads: Vec<Head>,
+    rows: RowScratch,
+}
+
+/// Places of a block.
+#[derive(Clone, Copy)]
+enum Place {
+    Qkv,
+    Attention,
+    Proj,
+    Fc1,
+    Fc2,
+}
+
+/// Measures the parts of a block, where somebody wants to know.
+pub(crate) struct Timer<'a> {
+    profile: &'a mut Profile,
+    block: &'a EncoderBlock,
+    width: Width,
+    since: Option<Instant>,
+}
+
+impl<'a> Timer<'a> {
+    pub fn new(profile: &'a mut Profile, block: &'a EncoderBlock, width: Width) -> Self {
+        Self { profile, block, width, since: None }
+    }
+
+    fn start(&mut self) {
+        self.since = self.profile.start();
+    }
+
+    fn stop(&mut self, operation: &'static str, place: Place) {
+        let site = match place {
+            Place::Qkv => &self.block.qkv.site,
+            Place::Attention => &self.block.attention.site,
+            Place::Proj => &self.block.proj.site,
+            Place::Fc1 => &self.block.fc1.site,
+            Place::Fc2 => &self.block.fc2.site,
+        };
+        self.since = self.profile.stop(self.since, operation, site, self.width);
+    }
+}
