@@ -43,7 +43,6 @@ pub(crate) struct LinearScratch {
     normed: Vec<f32>,
     codes: Vec<i8>,
     rows: Vec<RowQuant>,
-    row_sums: Vec<i32>,
     sums: Vec<i32>,
     zeros: Vec<f32>,
     gemm: GemmScratch,
@@ -99,7 +98,7 @@ impl LinearCall<'_> {
     ) -> Result<(), NotFinite> {
         let (k, n) = (self.k, self.n);
         let m = out.len() / n;
-        let LinearScratch { normed, codes, rows, row_sums, sums, zeros, gemm } = scratch;
+        let LinearScratch { normed, codes, rows, sums, zeros, gemm } = scratch;
         codes.resize(m * k, 0);
         rows.clear();
         normed.resize(k, 0.0);
@@ -111,10 +110,8 @@ impl LinearCall<'_> {
             }
             rows.push(self.rule.quantize(cpu, row, p, &mut codes[i * k..(i + 1) * k])?);
         }
-        row_sums.clear();
-        row_sums.extend(rows.iter().map(|row| row.sum));
         sums.resize(m * n, 0);
-        gemm_i8(m, codes, k, row_sums, &weight.codes, sums, gemm);
+        gemm_i8(m, codes, k, &weight.codes, sums, gemm);
         zeros.clear();
         let bias = weight.bias.as_deref().unwrap_or_else(|| {
             zeros.resize(n, 0.0);

@@ -21,7 +21,7 @@ use crate::quantize::{RowRule, SiteRule};
 
 /// A linear layer behind codes of one quantizer.
 #[derive(Debug)]
-struct LinearPlan {
+pub(crate) struct LinearPlan {
     codes: Matrix,
     /// What the sums start from: `−(128 + zero) · Σ codes`.
     start: Vec<i32>,
@@ -32,7 +32,8 @@ struct LinearPlan {
 }
 
 impl LinearPlan {
-    fn new(k: usize, codes: &[i8], scales: &[f32], bias: Option<&[f32]>, quant: &ActQuant) -> Self {
+    /// Of weights `[n, k]` at integer width, for inputs quantized by `quant`.
+    pub fn new(k: usize, codes: &[i8], scales: &[f32], bias: Option<&[f32]>, quant: &ActQuant) -> Self {
         let n = scales.len();
         let (mut packed, mut start) = (Matrix::default(), Vec::new());
         packed.pack(n, k, codes);
@@ -44,6 +45,38 @@ impl LinearPlan {
         let most = (255 * 128 * k) as f32;
         let largest = scales.iter().zip(&biases).fold(0.0, |top: f32, (s, b)| top.max(most * s.abs() + b.abs()));
         Self { codes: packed, start, scales, biases, largest: 1.01 * largest }
+    }
+
+    /// Codes of the outputs.
+    pub fn encoder(&self, quant: &ActQuant) -> Option<Encoder> {
+        Encoder::new(quant, self.largest)
+    }
+
+    /// Runs the layer on `m` rows, GELU behind it or not.
+    pub fn run_to_codes(&self, cpu: Cpu, m: usize, codes: &[u8], gelu: bool, encoder: Encoder, out: &mut [u8]) {
+        assert!(cpu.isa() == Isa::Avx512Vnni && out.len() == m * self.scales.len());
+        let rows = Rows::new(codes, self.codes.k(), m, self.codes.k());
+        // SAFETY: the `Cpu` proves the features.
+        unsafe {
+            match gelu {
+                true => self.to_codes::<true>(rows, encoder, out),
+                false => self.to_codes::<false>(rows, encoder, out),
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn to_codes<const GELU: bool>(&self, rows: Rows, encoder: Encoder, out: &mut [u8]) {
+        let mut to = ToCodes::<GELU> { affine: self.affine(), encoder, out, stride: self.scales.len() };
+        multiply(rows, &self.codes, &self.start, &mut to);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn add_to(&self, rows: Rows, residual: Option<&[f32]>, out: &mut [f32]) {
+        let mut to = AddTo { affine: self.affine(), residual, out, stride: self.scales.len() };
+        multiply(rows, &self.codes, &self.start, &mut to);
     }
 
     fn affine(&self) -> Affine<'_> {
@@ -157,13 +190,13 @@ impl BlockPlan {
             let codes = &weight.codes[i * d * d..(i + 1) * d * d];
             let bias = of_qkv.bias.as_deref().map(|bias| &bias[rows.clone()]);
             let linear = LinearPlan::new(d, codes, &weight.scales[rows], bias, &at_qkv);
-            let encoder = Encoder::new(quant, linear.largest)?;
+            let encoder = linear.encoder(quant)?;
             Some((linear, encoder))
         };
         let mixed_scale = probabilities.scale * value.scale;
         let (fc1_plan, gelu) = {
             let linear = whole(fc1, &at_fc1)?;
-            let encoder = Encoder::new(&at_fc2, linear.largest)?;
+            let encoder = linear.encoder(&at_fc2)?;
             (linear, encoder)
         };
         Some(Self {
@@ -223,8 +256,7 @@ impl BlockPlan {
         timer.stop("norm, quantize", Place::Qkv);
         for (i, ((linear, encoder), codes)) in self.thirds.iter().zip(thirds.iter_mut()).enumerate() {
             let rows = if i == 0 { count } else { t };
-            let mut to = ToCodes::<false> { affine: linear.affine(), encoder: *encoder, out: codes, stride: d };
-            multiply(Rows::new(normed, d, rows, d), &linear.codes, &linear.start, &mut to);
+            linear.to_codes::<false>(Rows::new(normed, d, rows, d), *encoder, codes);
         }
         timer.stop("product, quantize", Place::Qkv);
         let [queries, keys, values] = thirds;
@@ -236,20 +268,14 @@ impl BlockPlan {
             head.run(&self.attention, &queries[i * HEAD..], d, count, &mut mixed[i * HEAD..], d, rows);
         }
         timer.stop("scores, softmax, values", Place::Attention);
-        let residual = Some(&x[..count * d]);
-        let mut to = AddTo { affine: self.proj.affine(), residual, out, stride: d };
-        multiply(Rows::new(mixed, d, count, d), &self.proj.codes, &self.proj.start, &mut to);
+        self.proj.add_to(Rows::new(mixed, d, count, d), Some(&x[..count * d]), out);
         timer.stop("product, add", Place::Proj);
         let normed = &mut normed[..count * d];
         norm_rows(&self.norm2, out, normed).ok_or(BadNorm::Second)?;
         timer.stop("norm, quantize", Place::Fc1);
-        let affine = self.fc1.affine();
-        let mut to = ToCodes::<true> { affine, encoder: self.gelu, out: hidden, stride: self.hidden };
-        multiply(Rows::new(normed, d, count, d), &self.fc1.codes, &self.fc1.start, &mut to);
+        self.fc1.to_codes::<true>(Rows::new(normed, d, count, d), self.gelu, hidden);
         timer.stop("product, gelu, quantize", Place::Fc1);
-        let mut to = AddTo { affine: self.fc2.affine(), residual: None, out, stride: d };
-        let hidden = Rows::new(hidden, self.hidden, count, self.hidden);
-        multiply(hidden, &self.fc2.codes, &self.fc2.start, &mut to);
+        self.fc2.add_to(Rows::new(hidden, self.hidden, count, self.hidden), None, out);
         timer.stop("product, add", Place::Fc2);
         Ok(())
     }

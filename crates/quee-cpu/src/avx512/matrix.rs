@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::LANES;
+use super::epilogue::Sums;
+use crate::isa::{Cpu, Isa};
 
 /// Rows of a full tile.
 pub(crate) const ROWS: usize = 6;
@@ -84,6 +86,19 @@ impl Matrix {
         }
     }
 
+    /// Replaces the content by the transpose of `codes`, `[k, n]`.
+    pub fn pack_transposed(&mut self, n: usize, k: usize, codes: &[i8]) {
+        assert_eq!(codes.len(), n * k, "codes of {k} x {n}");
+        self.lines.clear();
+        self.resize(n, k);
+        for (l, codes) in codes.chunks_exact(n.max(1)).enumerate() {
+            for (column, &code) in codes.iter().enumerate() {
+                let (line, at) = self.place(column, l / GROUP);
+                self.lines[line].0[at + l % GROUP] = code;
+            }
+        }
+    }
+
     /// The line that holds a group of a column, and where in it the group begins.
     fn place(&self, column: usize, group: usize) -> (usize, usize) {
         let (mut first, mut line) = (0, 0);
@@ -148,10 +163,6 @@ impl<'a> Rows<'a> {
         assert!(rows == 0 || bytes.len() >= (rows - 1) * stride + needed, "{rows} rows of {k} codes");
         Self { bytes, stride, rows }
     }
-
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
 }
 
 /// What happens to the sums of a row of a tile.
@@ -174,9 +185,16 @@ pub(crate) fn multiply<E: Epilogue>(a: Rows, b: &Matrix, start: &[i32], epilogue
     }
 }
 
-/// The same for one panel.
+/// The product itself: `out` is `[rows, n]`.
+pub(crate) fn multiply_to_sums(cpu: Cpu, a: Rows, b: &Matrix, start: &[i32], out: &mut [i32]) {
+    assert!(cpu.isa() == Isa::Avx512Vnni && out.len() == a.rows * b.n());
+    let mut sums = Sums { out, stride: b.n(), columns: b.n() };
+    // SAFETY: the `Cpu` proves the features.
+    unsafe { multiply(a, b, start, &mut sums) }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(crate) fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
+fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
     match panel.vectors {
         1 => panel_tiles::<1, E>(a, groups, panel, start, epilogue),
         2 => panel_tiles::<2, E>(a, groups, panel, start, epilogue),
