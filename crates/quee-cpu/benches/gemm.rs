@@ -93,8 +93,9 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// One shape on one instruction set: operations per second of the peak, the product, and the fused layer, and the shares of the latter two.
-fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [f64; 5] {
+/// One shape on one instruction set: operations per second of the peak; then of the product into sums of one block of rows after the other (as the
+/// executor uses them, in cache), into sums of all rows, and into codes.
+fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
     let codes = |len: usize, step: usize| (0..len).map(move |i| (i * step % 255) as u8 as i8);
     let a: Vec<i8> = codes(m * k, 7919).collect();
     let bytes: Vec<u8> = a.iter().map(|&code| code as u8 ^ 0x80).collect();
@@ -106,51 +107,52 @@ fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [f64; 5] {
     let layer = FusedLinear::new(isa, &weight, Some(&bias), false, &quant, &quant);
     let (mut sums, mut out, mut scratch) = (vec![0; m * n], vec![0; m * n], GemmScratch::default());
     let operations = (2 * m * n * k) as f64;
-    let mut speeds = [const { Vec::new() }; 3];
+    let mut speeds = [const { Vec::new() }; 4];
     for round in 0..=ROUNDS {
         let peak = peak(isa);
-        let start = Instant::now();
-        for row in (0..m).step_by(ROWS) {
-            let rows = ROWS.min(m - row);
+        let mut timed = |run: &mut dyn FnMut(usize, usize)| {
+            let start = Instant::now();
+            (0..m).step_by(ROWS).for_each(|row| run(row, ROWS.min(m - row)));
+            operations / start.elapsed().as_secs_f64()
+        };
+        let blocks = timed(&mut |row, rows| {
+            gemm_i8(rows, &a[row * k..], k, &b, black_box(&mut sums[..rows * n]), &mut scratch);
+        });
+        let all = timed(&mut |row, rows| {
             gemm_i8(rows, &a[row * k..], k, &b, black_box(&mut sums[row * n..(row + rows) * n]), &mut scratch);
-        }
-        let product = operations / start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        if let Some(layer) = &layer {
-            for row in (0..m).step_by(ROWS) {
-                let rows = ROWS.min(m - row);
+        });
+        let codes = layer.as_ref().map_or(0.0, |layer| {
+            timed(&mut |row, rows| {
                 layer.run(rows, &bytes[row * k..], black_box(&mut out[row * n..(row + rows) * n]));
-            }
-        }
-        let fused = if layer.is_some() { operations / start.elapsed().as_secs_f64() } else { 0.0 };
+            })
+        });
         if round > 0 {
-            speeds.iter_mut().zip([peak, product, fused]).for_each(|(speeds, speed)| speeds.push(speed));
+            speeds.iter_mut().zip([peak, blocks, all, codes]).for_each(|(speeds, speed)| speeds.push(speed));
         }
     }
     let share = |i: usize| median(speeds[i].iter().zip(&speeds[0]).map(|(speed, peak)| speed / peak).collect());
-    let [product, fused] = [share(1), share(2)];
-    let [peak, to_sums, to_codes] = speeds.map(median);
-    [peak, to_sums, to_codes, product, fused]
+    std::array::from_fn(|i| (median(speeds[i].clone()), share(i)))
 }
 
 fn main() {
-    println!("{:<12} {:>16} {:>10} {:>12} {:>8} {:>12} {:>8}", "", "M x N x K", "peak", "to sums", "", "to codes", "");
-    for isa in Isa::available() {
+    // `-- best` leaves the slower instruction sets out.
+    let slower = usize::from(std::env::args().any(|arg| arg == "best")) * (Isa::available().len() - 1);
+    println!("Gop/s, share of the peak");
+    println!(
+        "{:<12} {:>16} {:>8} {:>16} {:>16} {:>16}",
+        "", "M x N x K", "peak", "sums in blocks", "all sums", "codes"
+    );
+    for isa in Isa::available().into_iter().skip(slower) {
         for shape in SHAPES {
-            let [peak, sums, codes, product, fused] = measure(isa, shape);
-            let share = |share: f64| {
-                if share.is_finite() && share > 0.0 { format!("{:.1}%", 100.0 * share) } else { "-".into() }
+            let [peak, results @ ..] = measure(isa, shape);
+            let cell = |(speed, share): (f64, f64)| match share > 0.0 && share.is_finite() {
+                true => format!("{:.0} {:>6.1}%", speed / 1e9, 100.0 * share),
+                false if speed > 0.0 => format!("{:.0}", speed / 1e9),
+                false => "-".into(),
             };
-            println!(
-                "{:<12} {:>16} {:>10.0} {:>12.0} {:>8} {:>12.0} {:>8}   Gop/s",
-                isa.to_string(),
-                shape.map(|side| side.to_string()).join("x"),
-                peak / 1e9,
-                sums / 1e9,
-                share(product),
-                codes / 1e9,
-                share(fused)
-            );
+            let [blocks, all, codes] = results.map(cell);
+            let shape = shape.map(|side| side.to_string()).join("x");
+            println!("{:<12} {shape:>16} {:>8.0} {blocks:>16} {all:>16} {codes:>16}", isa.to_string(), peak.0 / 1e9);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! so instruction sets differ in the last bits there; batches and fusion still do not. Performer attention, which T2T-ViT has in
 //! its stem, is in floats at every width, so instruction sets differ there too.
 
+mod aligned;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

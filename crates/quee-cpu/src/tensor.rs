@@ -3,12 +3,14 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::aligned::Aligned;
+
 /// Buffers kept for reuse.
 const KEPT: usize = 16;
 
 /// Memory of dropped tensors, for the tensors to come.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<Vec<f32>>>);
+pub(crate) struct Pool(Mutex<Vec<Aligned<f32>>>);
 
 impl Pool {
     /// A buffer of `len` floats with arbitrary content.
@@ -19,7 +21,7 @@ impl Pool {
         let best = fitting.min_by_key(|(_, b)| b.capacity()).map(|(index, _)| index);
         let mut data = best.map(|index| kept.swap_remove(index)).unwrap_or_default();
         drop(kept);
-        data.resize(len, 0.0);
+        data.resize(len);
         Buffer { data, pool: Arc::clone(self) }
     }
 }
@@ -27,7 +29,7 @@ impl Pool {
 /// Floats that go back to their pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    data: Vec<f32>,
+    data: Aligned<f32>,
     pool: Arc<Pool>,
 }
 

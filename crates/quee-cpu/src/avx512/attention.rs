@@ -5,13 +5,12 @@ use std::arch::x86_64::*;
 use super::codes::Encoder;
 use super::epilogue::{Affine, Sums, ToCodes};
 use super::matrix::{Epilogue, GROUP, Line, Matrix, Rows, multiply, widths};
-use super::softmax::softmax_row;
+use super::softmax::{QUERIES, SoftmaxCall};
 use super::{COLUMNS, LANES};
+use crate::aligned::Aligned;
 
 /// Features of a head; nothing else is written for.
 pub(crate) const HEAD: usize = 64;
-/// Query rows at a time: as many as a tile of five vectors has.
-const QUERIES: usize = 5;
 
 /// Quantizers and factors of the attention of a block, the same for all heads and tokens.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(crate) struct AttentionPlan {
     /// To codes of probabilities.
     pub probabilities: Encoder,
     /// What a sum of mixed values is multiplied by, 64 times.
-    pub mixed: Vec<f32>,
+    pub mixed: Aligned<f32>,
     /// To codes of the projection's input.
     pub out: Encoder,
 }
@@ -34,16 +33,16 @@ pub(crate) struct Head {
     keys: Matrix,
     values: Matrix,
     /// What the sums of scores start from, for each key.
-    key_start: Vec<i32>,
+    key_start: Aligned<i32>,
     /// The same of mixed values, for each feature.
-    value_start: Vec<i32>,
+    value_start: Aligned<i32>,
 }
 
 /// Memory for a few query rows.
 #[derive(Debug, Default)]
 pub(crate) struct RowScratch {
-    scores: Vec<i32>,
-    probabilities: Vec<u8>,
+    scores: Aligned<i32>,
+    probabilities: Aligned<u8>,
 }
 
 /// Zeros as a bias.
@@ -56,8 +55,8 @@ impl Head {
         assert!(t > 0 && keys.len() >= (t - 1) * stride + HEAD && values.len() >= (t - 1) * stride + HEAD);
         self.keys.resize(t, HEAD);
         self.values.resize(HEAD, t);
-        self.key_start.resize(self.keys.padded(), 0);
-        self.value_start.resize(HEAD, 0);
+        self.key_start.resize(self.keys.padded());
+        self.value_start.resize(HEAD);
         let [query_zero, _, _, probability_zero] = plan.zeros;
         self.load_keys(t, keys, stride, -(128 + query_zero));
         self.load_values(t, values, stride, -(128 + probability_zero));
@@ -144,23 +143,22 @@ impl Head {
         let padded = self.keys.padded();
         let width = t.next_multiple_of(COLUMNS);
         let RowScratch { scores, probabilities } = scratch;
-        scores.resize(QUERIES * padded, 0);
-        probabilities.resize(QUERIES * width, 0);
+        scores.resize(QUERIES * padded);
+        probabilities.resize(QUERIES * width);
         for first in (0..rows).step_by(QUERIES) {
             let m = QUERIES.min(rows - first);
             let queries = &queries[first * stride..];
             let mut sums = Sums { out: scores, stride: padded, columns: padded };
             multiply(Rows::new(queries, stride, m, HEAD), &self.keys, &self.key_start, &mut sums);
-            let mut mixed_rest = [0; QUERIES];
-            for i in 0..m {
-                // Σ (a − za)(b − zb) = Σ ab − za·Σb − zb·Σa + d·za·zb; Σa counts 128 for each of the features.
+            // Σ (a − za)(b − zb) = Σ ab − za·Σb − zb·Σa + d·za·zb; Σa counts 128 for each of the features.
+            let mut rest = [0; QUERIES];
+            for (i, rest) in rest[..m].iter_mut().enumerate() {
                 let sum = sum_bytes(queries[i * stride..].first_chunk().expect("64 bytes")) - 128 * HEAD as i32;
-                let rest = key_zero * (HEAD as i32 * query_zero - sum);
-                let codes = &mut probabilities[i * width..(i + 1) * width];
-                let row = &mut scores[i * padded..(i + 1) * padded];
-                let sum = softmax_row(row, t, rest, plan.score, &plan.probabilities, codes);
-                mixed_rest[i] = value_zero * (t as i32 * probability_zero - sum);
+                *rest = key_zero * (HEAD as i32 * query_zero - sum);
             }
+            let call = SoftmaxCall { t, padded, scale: plan.score, encoder: &plan.probabilities, width };
+            let mut mixed_rest = call.rows(&rest[..m], scores, probabilities);
+            mixed_rest.iter_mut().for_each(|sum| *sum = value_zero * (t as i32 * probability_zero - *sum));
             let affine = Affine { scales: &plan.mixed, biases: &NOTHING };
             let out = &mut out[first * out_stride..];
             let mut epilogue =

@@ -14,6 +14,7 @@ use super::codes::Encoder;
 use super::epilogue::{AddTo, Affine, ToCodes};
 use super::matrix::{Matrix, Rows, multiply};
 use super::norm::NormCall;
+use crate::aligned::Aligned;
 use crate::engine::CpuEngine;
 use crate::isa::{Cpu, Isa};
 use crate::profile::Profile;
@@ -24,9 +25,9 @@ use crate::quantize::{RowRule, SiteRule};
 pub(crate) struct LinearPlan {
     codes: Matrix,
     /// What the sums start from: `−(128 + zero) · Σ codes`.
-    start: Vec<i32>,
-    scales: Vec<f32>,
-    biases: Vec<f32>,
+    start: Aligned<i32>,
+    scales: Aligned<f32>,
+    biases: Aligned<f32>,
     /// No output is larger.
     largest: f32,
 }
@@ -44,6 +45,7 @@ impl LinearPlan {
         // Codes differ from the zero point by at most 255.
         let most = (255 * 128 * k) as f32;
         let largest = scales.iter().zip(&biases).fold(0.0, |top: f32, (s, b)| top.max(most * s.abs() + b.abs()));
+        let (start, scales, biases) = (start[..].into(), scales[..].into(), biases[..].into());
         Self { codes: packed, start, scales, biases, largest: 1.01 * largest }
     }
 
@@ -87,8 +89,8 @@ impl LinearPlan {
 /// A normalisation and the codes behind it.
 #[derive(Debug)]
 struct NormPlan {
-    gain: Arc<[f32]>,
-    offset: Arc<[f32]>,
+    gain: Aligned<f32>,
+    offset: Aligned<f32>,
     eps: f32,
     encoder: Encoder,
 }
@@ -100,7 +102,7 @@ impl NormPlan {
         // A normalised value is at most √D.
         let largest = 1.1 * (gain.len() as f32).sqrt() * top(gain) + top(offset);
         let encoder = Encoder::new(quant, largest)?;
-        Some(Self { gain: Arc::clone(gain), offset: Arc::clone(offset), eps: *eps, encoder })
+        Some(Self { gain: gain[..].into(), offset: offset[..].into(), eps: *eps, encoder })
     }
 
     fn call(&self) -> NormCall<'_> {
@@ -209,7 +211,7 @@ impl BlockPlan {
                 zeros: [query.zero, key.zero, value.zero, probabilities.zero],
                 score: query.scale * key.scale * attention.scale,
                 probabilities: Encoder::new(&probabilities, 1.01)?,
-                mixed: vec![mixed_scale; HEAD],
+                mixed: (&[mixed_scale; HEAD][..]).into(),
                 // At most 2^16 tokens, codes that differ from their zero points by at most 255.
                 out: Encoder::new(&at_proj, 65536.0 * 65536.0 * mixed_scale)?,
             },
@@ -245,10 +247,10 @@ impl BlockPlan {
         let d = self.dim;
         let (t, count) = (x.len() / d, out.len() / d);
         let BlockScratch { normed, thirds, mixed, hidden, heads, rows } = scratch;
-        normed.resize(t * d, 0);
-        thirds.iter_mut().for_each(|third| third.resize(t * d, 0));
-        mixed.resize(count * d, 0);
-        hidden.resize(count * self.hidden, 0);
+        normed.resize(t * d);
+        thirds.iter_mut().for_each(|third| third.resize(t * d));
+        mixed.resize(count * d);
+        hidden.resize(count * self.hidden);
         heads.resize_with(d / HEAD, Head::default);
 
         timer.start();
@@ -295,10 +297,10 @@ fn norm_rows(norm: &NormPlan, x: &[f32], codes: &mut [u8]) -> Option<()> {
 /// Memory of one sample.
 #[derive(Debug, Default)]
 pub(crate) struct BlockScratch {
-    normed: Vec<u8>,
-    thirds: [Vec<u8>; 3],
-    mixed: Vec<u8>,
-    hidden: Vec<u8>,
+    normed: Aligned<u8>,
+    thirds: [Aligned<u8>; 3],
+    mixed: Aligned<u8>,
+    hidden: Aligned<u8>,
     heads: Vec<Head>,
     rows: RowScratch,
 }

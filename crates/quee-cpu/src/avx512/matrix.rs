@@ -10,6 +10,8 @@ use crate::isa::{Cpu, Isa};
 pub(crate) const ROWS: usize = 6;
 /// Vectors of a full panel.
 pub(crate) const VECTORS: usize = 4;
+/// Groups of a turn of the inner loop.
+const UNROLL: usize = 4;
 /// Codes of a column that one instruction multiplies and adds.
 pub(crate) const GROUP: usize = 4;
 
@@ -253,23 +255,48 @@ unsafe fn tile<const R: usize, const V: usize, E: Epilogue>(
             sums[v] = start;
         }
     }
-    for g in 0..groups {
-        let mut columns = [_mm512_setzero_si512(); V];
-        for (v, column) in columns.iter_mut().enumerate() {
-            // SAFETY: `b` has groups · V lines.
-            *column = unsafe { _mm512_load_si512(b.add(g * V + v).cast()) };
+    let mut g = 0;
+    // A few groups at a time: the end of a short loop is foreseen better.
+    while g + UNROLL <= groups {
+        for u in 0..UNROLL {
+            // SAFETY: g + u < groups.
+            unsafe { step(&mut sums, a.add((g + u) * GROUP), stride, b.add((g + u) * V)) };
         }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: row i < R has groups · 4 bytes.
-            let group = unsafe { a.add(i * stride + g * GROUP).cast::<i32>().read_unaligned() };
-            let group = _mm512_set1_epi32(group);
-            for v in 0..V {
-                sums[v] = _mm512_dpbusd_epi32(sums[v], group, columns[v]);
-            }
-        }
+        g += UNROLL;
+    }
+    while g < groups {
+        // SAFETY: g < groups.
+        unsafe { step(&mut sums, a.add(g * GROUP), stride, b.add(g * V)) };
+        g += 1;
     }
     for (i, sums) in sums.into_iter().enumerate() {
         // SAFETY: the features of `Epilogue::row` are enabled here.
         unsafe { epilogue.row(row + i, column, sums) };
+    }
+}
+
+/// One group of `R` rows and `V` vectors of columns.
+///
+/// # Safety
+/// `a` has `R` groups, `stride` bytes apart; `b` has `V` lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn step<const R: usize, const V: usize>(
+    sums: &mut [[__m512i; V]; R],
+    a: *const u8,
+    stride: usize,
+    b: *const Line,
+) {
+    let mut columns = [_mm512_setzero_si512(); V];
+    for (v, column) in columns.iter_mut().enumerate() {
+        // SAFETY: `b` has V lines.
+        *column = unsafe { _mm512_load_si512(b.add(v).cast()) };
+    }
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: row i < R has four bytes.
+        let group = _mm512_set1_epi32(unsafe { a.add(i * stride).cast::<i32>().read_unaligned() });
+        for v in 0..V {
+            sums[v] = _mm512_dpbusd_epi32(sums[v], group, columns[v]);
+        }
     }
 }

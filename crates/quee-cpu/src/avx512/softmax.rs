@@ -40,66 +40,88 @@ fn largest(x: __m512) -> f32 {
     _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
 }
 
-/// Softmax of `t` scores, `(sums[j] + rest) · scale`, into codes with 128 added; returns the sum of the codes.
-///
-/// `sums` has whole vectors and is used up; `codes` has room for whole quadruples of vectors. Bytes from t on become 0.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(crate) fn softmax_row(
-    sums: &mut [i32],
-    t: usize,
-    rest: i32,
-    scale: f32,
-    encoder: &Encoder,
-    codes: &mut [u8],
-) -> i32 {
-    let padded = t.next_multiple_of(LANES);
-    assert!(t > 0 && sums.len() >= padded && codes.len() >= t.next_multiple_of(4 * LANES));
-    let row = sums.as_mut_ptr();
-    let last = padded - LANES;
-    let inside: __mmask16 = 0xffff >> (padded - t);
-    // SAFETY, here and below: vectors begin at multiples of 16 below `padded`, and `sums` has as many elements.
-    let score = |j: usize| unsafe {
-        let sum = _mm512_add_epi32(_mm512_loadu_si512(row.add(j).cast()), _mm512_set1_epi32(rest));
-        _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale))
-    };
-    let mut top = _mm512_set1_ps(f32::NEG_INFINITY);
-    for j in (0..padded).step_by(LANES) {
-        let x = score(j);
-        top = match j == last {
-            true => _mm512_mask_max_ps(top, inside, top, x),
-            false => _mm512_max_ps(top, x),
-        };
-        // SAFETY: as above.
-        unsafe { _mm512_storeu_ps(row.add(j).cast(), x) };
-    }
-    let top = _mm512_set1_ps(largest(top));
-    let mut total = _mm512_setzero_ps();
-    for j in (0..padded).step_by(LANES) {
-        // SAFETY: as above.
-        let mut e = exp_not_positive(_mm512_sub_ps(unsafe { _mm512_loadu_ps(row.add(j).cast()) }, top));
-        if j == last {
-            e = _mm512_maskz_mov_ps(inside, e);
-        }
-        total = _mm512_add_ps(total, e);
-        // SAFETY: as above.
-        unsafe { _mm512_storeu_ps(row.add(j).cast(), e) };
-    }
-    let inverse = _mm512_set1_ps(1.0 / sum_lanes(total));
-    let mut code_sums = _mm512_setzero_si512();
-    for j in (0..padded).step_by(4 * LANES) {
-        let mut p = [_mm512_setzero_ps(); 4];
-        for (v, p) in p.iter_mut().enumerate() {
-            if j + v * LANES < padded {
+/// Query rows at a time: as many as a tile of five vectors has.
+pub(crate) const QUERIES: usize = 5;
+
+/// Softmax of rows of `t` scores into codes.
+pub(crate) struct SoftmaxCall<'a> {
+    pub t: usize,
+    /// From row to row of the sums, in elements: `t` with what fills the last vector.
+    pub padded: usize,
+    /// What a sum is multiplied by.
+    pub scale: f32,
+    pub encoder: &'a Encoder,
+    /// From row to row of the codes, in bytes: a multiple of 64.
+    pub width: usize,
+}
+
+impl SoftmaxCall<'_> {
+    /// Softmax of `(sums[i, j] + rest[i]) · scale` into codes with 128 added, 0 from t on; returns the sums of the codes. `sums` is used up.
+    ///
+    /// Each step is done for all rows before the next: one row alone would wait for its own maximum and sum.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    pub fn rows(&self, rest: &[i32], sums: &mut [i32], codes: &mut [u8]) -> [i32; QUERIES] {
+        let &Self { t, padded, scale, encoder, width } = self;
+        let m = rest.len();
+        assert!(t > 0 && padded == t.next_multiple_of(LANES) && width == t.next_multiple_of(4 * LANES));
+        assert!(m <= QUERIES && sums.len() >= m * padded && sums.as_ptr().align_offset(64) == 0);
+        assert!(codes.len() >= m * width);
+        let last = padded - LANES;
+        let inside: __mmask16 = 0xffff >> (padded - t);
+        // SAFETY, of all loads and stores below: a row has `padded` elements, and vectors begin at multiples of 16 below that.
+        let start = sums.as_mut_ptr().cast::<f32>();
+        let row = |i: usize| unsafe { start.add(i * padded) };
+        let mut tops = [_mm512_setzero_ps(); QUERIES];
+        for i in 0..m {
+            let (row, rest) = (row(i), _mm512_set1_epi32(rest[i]));
+            let mut top = _mm512_set1_ps(f32::NEG_INFINITY);
+            for j in (0..padded).step_by(LANES) {
                 // SAFETY: as above.
-                *p = _mm512_mul_ps(unsafe { _mm512_loadu_ps(row.add(j + v * LANES).cast()) }, inverse);
+                let sum = _mm512_add_epi32(unsafe { _mm512_load_si512(row.add(j).cast()) }, rest);
+                let x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale));
+                let within = if j == last { inside } else { 0xffff };
+                top = _mm512_mask_max_ps(top, within, top, x);
+                // SAFETY: as above.
+                unsafe { _mm512_store_ps(row.add(j), x) };
             }
+            tops[i] = _mm512_set1_ps(largest(top));
         }
-        let inside: __mmask64 = if t - j >= 64 { u64::MAX } else { u64::MAX >> (64 - (t - j)) };
-        let bytes = _mm512_maskz_mov_epi8(inside, encoder.encode(p));
-        code_sums = _mm512_dpbusd_epi32(code_sums, bytes, _mm512_set1_epi8(1));
-        // SAFETY: `codes` has whole quadruples of vectors.
-        unsafe { _mm512_storeu_si512(codes.as_mut_ptr().add(j).cast(), bytes) };
+        let mut inverses = [_mm512_setzero_ps(); QUERIES];
+        for i in 0..m {
+            let (row, top) = (row(i), tops[i]);
+            let mut total = _mm512_setzero_ps();
+            for j in (0..padded).step_by(LANES) {
+                let within = if j == last { inside } else { 0xffff };
+                // SAFETY: as above.
+                let x = _mm512_sub_ps(unsafe { _mm512_load_ps(row.add(j)) }, top);
+                let power = _mm512_maskz_mov_ps(within, exp_not_positive(x));
+                total = _mm512_add_ps(total, power);
+                // SAFETY: as above.
+                unsafe { _mm512_store_ps(row.add(j), power) };
+            }
+            inverses[i] = _mm512_set1_ps(1.0 / sum_lanes(total));
+        }
+        let mut code_sums = [0; QUERIES];
+        for i in 0..m {
+            let (row, inverse) = (row(i), inverses[i]);
+            let mut code_sum = _mm512_setzero_si512();
+            for j in (0..padded).step_by(4 * LANES) {
+                let mut p = [_mm512_setzero_ps(); 4];
+                for (v, p) in p.iter_mut().enumerate() {
+                    if j + v * LANES < padded {
+                        // SAFETY: as above.
+                        *p = _mm512_mul_ps(unsafe { _mm512_load_ps(row.add(j + v * LANES)) }, inverse);
+                    }
+                }
+                let within: __mmask64 = if t - j >= 64 { u64::MAX } else { u64::MAX >> (64 - (t - j)) };
+                let bytes = _mm512_maskz_mov_epi8(within, encoder.encode(p));
+                code_sum = _mm512_dpbusd_epi32(code_sum, bytes, _mm512_set1_epi8(1));
+                // SAFETY: a row of codes has whole quadruples of vectors.
+                unsafe { _mm512_storeu_si512(codes.as_mut_ptr().add(i * width + j).cast(), bytes) };
+            }
+            code_sums[i] = _mm512_reduce_add_epi32(code_sum) - 128 * t as i32;
+        }
+        code_sums
     }
-    _mm512_reduce_add_epi32(code_sums) - 128 * t as i32
 }
