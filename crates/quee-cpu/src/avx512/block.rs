@@ -254,7 +254,9 @@ impl BlockPlan {
         heads.resize_with(d / HEAD, Head::default);
 
         timer.start();
-        norm_rows(&self.norm1, x, normed).ok_or(BadNorm::First)?;
+        if !self.norm1.call().rows(x, normed) {
+            return Err(BadNorm::First);
+        }
         timer.stop("norm, quantize", Place::Qkv);
         for (i, ((linear, encoder), codes)) in self.thirds.iter().zip(thirds.iter_mut()).enumerate() {
             let rows = if i == 0 { count } else { t };
@@ -273,7 +275,9 @@ impl BlockPlan {
         self.proj.add_to(Rows::new(mixed, d, count, d), Some(&x[..count * d]), out);
         timer.stop("product, add", Place::Proj);
         let normed = &mut normed[..count * d];
-        norm_rows(&self.norm2, out, normed).ok_or(BadNorm::Second)?;
+        if !self.norm2.call().rows(out, normed) {
+            return Err(BadNorm::Second);
+        }
         timer.stop("norm, quantize", Place::Fc1);
         self.fc1.to_codes::<true>(Rows::new(normed, d, count, d), self.gelu, hidden);
         timer.stop("product, gelu, quantize", Place::Fc1);
@@ -281,17 +285,6 @@ impl BlockPlan {
         timer.stop("product, add", Place::Fc2);
         Ok(())
     }
-}
-
-/// Every row normalised into codes; `None` where something is not finite.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn norm_rows(norm: &NormPlan, x: &[f32], codes: &mut [u8]) -> Option<()> {
-    let (call, d) = (norm.call(), norm.gain.len());
-    let mut finite = true;
-    for (row, codes) in x.chunks_exact(d).zip(codes.chunks_exact_mut(d)) {
-        finite &= call.row(row, codes);
-    }
-    finite.then_some(())
 }
 
 /// Memory of one sample.
