@@ -21,6 +21,11 @@ impl Value {
         Self(Arc::new(tensor))
     }
 
+    /// Wraps a tensor that its executor keeps a hand on, to use its memory again once nobody else does.
+    pub fn shared<T: Any + Send + Sync>(tensor: Arc<T>) -> Self {
+        Self(tensor)
+    }
+
     /// Whether both are the same tensor, not only equal ones.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

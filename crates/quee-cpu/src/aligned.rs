@@ -45,6 +45,10 @@ impl<T: Plain> Aligned<T> {
         self.len = len;
     }
 
+    pub fn as_mut(&mut self) -> &mut [T] {
+        self
+    }
+
     /// Numbers that there is memory for.
     pub fn capacity(&self) -> usize {
         self.lines.len() * 64 / size_of::<T>()

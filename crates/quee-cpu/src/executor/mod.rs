@@ -1,27 +1,35 @@
 //! The executor: shapes, checks, and the kernels in the order that the operations ask for.
 
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod block;
+mod linear;
+mod rules;
+
 use std::sync::Arc;
 
 use quee_backbone::encoder::EncoderBlock;
-use quee_backbone::groups::Group;
 use quee_backbone::{Attention, ExecError, Executor, Groups, Linear, Norm, Param, Performer, QuantPlan, Value, Window};
 use quee_quant::Width;
 
-use crate::attention::{AttentionRules, HeadScratch, OperandNotFinite, Sample};
+use crate::attention::HeadScratch;
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::block::{BadNorm, BlockScratch, Timer};
-use crate::checks::{attention_shape, check_norm, mismatch, not_finite, three};
+use crate::avx512::block::BlockScratch;
+use crate::checks::{attention_shape, check_norm, mismatch, three};
 use crate::engine::{CpuEngine, PackedLinear};
 use crate::gelu::gelu;
 use crate::isa::{Cpu, Isa};
-use crate::linear::{After, BLOCK, LinearCall, LinearScratch, add};
+use crate::linear::{LinearScratch, add};
 use crate::norm::layer_norm;
 use crate::performer::PerformerScratch;
 use crate::profile::{Profile, ProfileRow};
-use crate::quantize::{NotFinite, RowRule, SiteRule};
 use crate::softmax::softmax;
-use crate::tensor::{Pool, Tensor};
+use crate::tensor::{MOST_AXES, New, Pool, Shape, Tensor};
 use crate::unfold::unfold;
+
+use attention::Rows;
+use linear::Afterwards;
+use rules::Rules;
 
 /// Runs a backbone's program on one thread: integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
 ///
@@ -30,7 +38,8 @@ use crate::unfold::unfold;
 pub struct CpuExecutor {
     engine: Arc<CpuEngine>,
     groups: Groups,
-    pool: Arc<Pool>,
+    pool: Pool,
+    rules: Rules,
     linear: LinearScratch,
     head: HeadScratch,
     performer: PerformerScratch,
@@ -52,7 +61,8 @@ impl CpuExecutor {
     pub(crate) fn over(engine: Arc<CpuEngine>) -> Self {
         Self {
             groups: Groups::uniform(Width::FLOAT),
-            pool: Arc::default(),
+            pool: Pool::default(),
+            rules: Rules::default(),
             linear: LinearScratch::default(),
             head: HeadScratch::new(engine.cpu()),
             performer: PerformerScratch::new(engine.cpu()),
@@ -91,146 +101,22 @@ impl CpuExecutor {
         result
     }
 
-    fn tensor(&self, shape: &[usize]) -> Tensor {
-        Tensor { shape: shape.to_vec(), data: self.pool.take(shape.iter().product()) }
+    fn tensor(&mut self, shape: &[usize]) -> New {
+        self.pool.take(Shape::new(shape))
     }
 
     /// A new tensor with the content of `x`.
-    fn copy(&self, x: &Tensor) -> Tensor {
+    fn copy(&mut self, x: &Tensor) -> New {
         let mut out = self.tensor(&x.shape);
         out.data.as_mut().copy_from_slice(&x.data);
         out
     }
+}
 
-    /// An encoder block sample by sample, for the first `count` tokens of each; `None` where it has to run operation by operation.
-    #[cfg(target_arch = "x86_64")]
-    fn whole_block(
-        &mut self,
-        tokens: &Value,
-        block: &EncoderBlock,
-        count: Option<usize>,
-    ) -> Result<Option<Value>, ExecError> {
-        let x: &Tensor = tokens.get()?;
-        let &[b, t, d] = &*x.shape else { return Ok(None) };
-        let count = count.unwrap_or(t);
-        let most = 1 << 16;
-        if d != block.qkv.inputs || !(1..=most).contains(&t) || !(1..=t).contains(&count) {
-            return Ok(None);
-        }
-        if self.groups.list().iter().any(|group| self.engine.block(block, group.width).is_none()) {
-            return Ok(None);
-        }
-        let mut out = self.tensor(&[b, count, d]);
-        let mut data = out.data.as_mut();
-        for (range, width) in self.groups.ranges(b) {
-            let Some(plan) = self.engine.block(block, width) else { return Ok(None) };
-            let (part, rest) = data.split_at_mut(range.len() * count * d);
-            data = rest;
-            let mut timer = Timer::new(&mut self.profile, block, width);
-            let samples = x.data[range.start * t * d..range.end * t * d].chunks_exact(t * d);
-            for (x, out) in samples.zip(part.chunks_exact_mut(count * d)) {
-                plan.run(x, out, &mut self.block, &mut timer).map_err(|bad| match bad {
-                    BadNorm::First => not_finite(&block.qkv.site),
-                    BadNorm::Second => not_finite(&block.fc1.site),
-                })?;
-            }
-        }
-        Ok(Some(Value::new(out)))
-    }
-
-    /// A linear layer with what stands before and after it.
-    fn run_linear(
-        &mut self,
-        x: &Value,
-        norm: Option<&Norm>,
-        linear: &Linear,
-        after: Afterwards,
-    ) -> Result<Value, ExecError> {
-        let x: &Tensor = x.get()?;
-        let (k, n) = (linear.inputs, linear.outputs);
-        let features = *x.shape.last().unwrap_or(&0);
-        if x.shape.len() < 2 || features != k {
-            return Err(mismatch(&linear.site, &format!("[.., {k}]"), &x.shape));
-        }
-        if let Some(norm) = norm {
-            check_norm(x, norm)?;
-        }
-        let mut shape = x.shape.clone();
-        shape.pop();
-        shape.push(n);
-        let mut out = self.tensor(&shape);
-        let after = match after {
-            Afterwards::Nothing => After::Nothing,
-            Afterwards::Gelu => After::Gelu,
-            Afterwards::Add(residual) => {
-                let residual: &Tensor = residual.get()?;
-                if residual.shape != shape {
-                    return Err(mismatch(&linear.site, &format!("a residual of shape {shape:?}"), &residual.shape));
-                }
-                After::Add(&residual.data)
-            }
-        };
-        let samples = x.shape[0];
-        let rows_each = x.shape[1..x.shape.len() - 1].iter().product::<usize>();
-        let (cpu, scratch, mut data) = (self.engine.cpu(), &mut self.linear, out.data.as_mut());
-        for (range, width) in self.groups.ranges(samples) {
-            let rows = range.start * rows_each..range.end * rows_each;
-            // Not asked for in float: the plan need not know the site.
-            let rule = match width.is_float() {
-                true => SiteRule::Uniform(RowRule::Dynamic(8)),
-                false => self.engine.rule(&linear.site, width)?,
-            };
-            let changed = match norm {
-                _ if width.is_float() => None,
-                Some(norm) => self.engine.plan().norm(&linear.site, norm),
-                None => self.engine.plan().without_norm(&linear.site).map(|()| None)?,
-            };
-            let norm = changed.as_ref().or(norm);
-            let (part, rest) = data.split_at_mut(rows.len() * n);
-            data = rest;
-            let after = match after {
-                After::Add(residual) => After::Add(&residual[rows.start * n..rows.end * n]),
-                other => other,
-            };
-            self.engine.with_weight(linear, self.engine.plan().width_at(&linear.site, width), |weight| {
-                let bias = linear.bias.as_ref().map(|bias| &*bias.data);
-                let call = LinearCall { k, n, weight, bias, norm, after, rule };
-                let x = &x.data[rows.start * k..rows.end * k];
-                call.run(cpu, x, part, scratch).map_err(|NotFinite| not_finite(&linear.site))
-            })?;
-        }
-        Ok(Value::new(out))
-    }
-
-    /// Every block of query rows of every head: `block(self, rows of the head, rules)`, after `load(self, sample, head, rules)`.
-    fn each_block(
-        &mut self,
-        qkv: &Tensor,
-        attention: &Attention,
-        load: impl Fn(&mut Self, Sample, usize, Option<&AttentionRules>) -> Result<(), OperandNotFinite>,
-        mut block: impl FnMut(&mut Self, Rows, Option<&AttentionRules>) -> Result<(), OperandNotFinite>,
-    ) -> Result<(), ExecError> {
-        let &[_, t, features] = &*qkv.shape else { unreachable!("checked by attention_shape") };
-        let groups = self.groups.clone();
-        let of_group = |group: &Group| self.engine.attention_rules(attention, group.width);
-        let rules: Vec<_> = groups.list().iter().map(of_group).collect::<Result<_, _>>()?;
-        if t * features == 0 {
-            return Ok(());
-        }
-        for (index, qkv) in qkv.data.chunks_exact(t * features).enumerate() {
-            let sample = Sample::new(qkv, t, attention);
-            let rules = rules[groups.of(index)].as_ref();
-            for head in 0..attention.heads {
-                let mut run = || {
-                    load(self, sample, head, rules)?;
-                    (0..t).step_by(BLOCK).try_for_each(|first| {
-                        block(self, Rows { index, sample, head, first, count: BLOCK.min(t - first) }, rules)
-                    })
-                };
-                run().map_err(|OperandNotFinite(operand)| not_finite(&attention.operand_site(operand)))?;
-            }
-        }
-        Ok(())
+fn check_axes(op: &str, axes: usize) -> Result<(), ExecError> {
+    match axes {
+        0..=MOST_AXES => Ok(()),
+        _ => Err(mismatch(op, &format!("at most {MOST_AXES} axes"), &[axes])),
     }
 }
 
@@ -244,22 +130,6 @@ fn transpose(from: &[f32], m: usize, n: usize, to: &mut [f32]) {
             }
         }
     }
-}
-
-/// Query rows of a head: which sample of the batch it is, and which rows.
-struct Rows<'a> {
-    index: usize,
-    sample: Sample<'a>,
-    head: usize,
-    first: usize,
-    count: usize,
-}
-
-/// What follows a linear layer.
-enum Afterwards<'a> {
-    Nothing,
-    Gelu,
-    Add(&'a Value),
 }
 
 impl Executor for CpuExecutor {
@@ -285,9 +155,10 @@ impl Executor for CpuExecutor {
             if shape.iter().product::<usize>() != data.len() {
                 return Err(mismatch("input", &format!("data of shape {shape:?}"), &[data.len()]));
             }
+            check_axes("input", shape.len())?;
             let mut out = this.tensor(shape);
             out.data.as_mut().copy_from_slice(data);
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -296,7 +167,7 @@ impl Executor for CpuExecutor {
     }
 
     fn shape(&self, x: &Value) -> Result<Vec<usize>, ExecError> {
-        Ok(x.get::<Tensor>()?.shape.clone())
+        Ok(x.get::<Tensor>()?.shape.to_vec())
     }
 
     fn select_samples(&mut self, x: &Value, indices: &[usize]) -> Result<Value, ExecError> {
@@ -306,14 +177,14 @@ impl Executor for CpuExecutor {
             if let Some(index) = indices.iter().find(|&&index| index >= samples) {
                 return Err(mismatch("select_samples", &format!("more than {index} samples"), &x.shape));
             }
-            let mut shape = x.shape.clone();
+            let mut shape = x.shape;
             shape[0] = indices.len();
             let size: usize = shape[1..].iter().product();
             let mut out = this.tensor(&shape);
             for (&index, to) in indices.iter().zip(out.data.as_mut().chunks_exact_mut(size.max(1))) {
                 to.copy_from_slice(&x.data[index * size..(index + 1) * size]);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -328,7 +199,7 @@ impl Executor for CpuExecutor {
             }
             let mut out = this.tensor(&[b, places, c * window.kernel * window.kernel]);
             unfold(&x.data, [b, c, h, w], window, out.data.as_mut());
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -338,10 +209,12 @@ impl Executor for CpuExecutor {
             if x.shape.is_empty() || x.shape[1..].iter().product::<usize>() != sample.iter().product::<usize>() {
                 return Err(mismatch("reshape", &format!("samples that fill {sample:?}"), &x.shape));
             }
+            check_axes("reshape", 1 + sample.len())?;
             let mut out = this.copy(x);
-            out.shape.truncate(1);
-            out.shape.extend(sample);
-            Ok(Value::new(out))
+            let mut axes = [x.shape[0]; MOST_AXES];
+            axes[1..=sample.len()].copy_from_slice(sample);
+            out.shape = Shape::new(&axes[..=sample.len()]);
+            Ok(this.pool.share(out))
         })
     }
 
@@ -355,7 +228,7 @@ impl Executor for CpuExecutor {
                     transpose(from, m, n, to);
                 }
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -370,7 +243,7 @@ impl Executor for CpuExecutor {
             for (from, to) in x.data.chunks_exact(d.max(1)).zip(out.data.as_mut().chunks_exact_mut(length.max(1))) {
                 to.copy_from_slice(&from[start..start + length]);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -387,7 +260,7 @@ impl Executor for CpuExecutor {
             for (row, out) in x.data.chunks_exact(d).zip(out.data.as_mut().chunks_exact_mut(d)) {
                 layer_norm(this.cpu(), row, &norm.weight.data, &norm.bias.data, norm.eps, out);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -395,7 +268,7 @@ impl Executor for CpuExecutor {
         self.timed("gelu", "", |this| {
             let mut out = this.copy(x.get()?);
             gelu(this.cpu(), out.data.as_mut());
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -403,11 +276,11 @@ impl Executor for CpuExecutor {
         self.timed("add", "", |this| {
             let (a, b): (&Tensor, &Tensor) = (a.get()?, b.get()?);
             if a.shape != b.shape {
-                return Err(mismatch("add", &format!("{:?}", a.shape), &b.shape));
+                return Err(mismatch("add", &format!("{:?}", &a.shape[..]), &b.shape));
             }
             let mut out = this.copy(b);
             add(this.cpu(), &a.data, out.data.as_mut());
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -427,7 +300,7 @@ impl Executor for CpuExecutor {
                 to[..p * d].copy_from_slice(&tokens.data);
                 to[p * d..].copy_from_slice(&x.data[i * t * d..(i + 1) * t * d]);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -435,14 +308,14 @@ impl Executor for CpuExecutor {
         self.timed("add position", "", |this| {
             let x: &Tensor = x.get()?;
             let [_, t, d] = three("add_position", x)?;
-            if position.shape != [1, t, d] {
+            if position.shape[..] != [1, t, d] {
                 return Err(mismatch(&position.name, &format!("[1, {t}, {d}]"), &position.shape));
             }
             let mut out = this.copy(x);
             for sample in out.data.as_mut().chunks_exact_mut((t * d).max(1)) {
                 add(this.cpu(), &position.data, sample);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -463,7 +336,7 @@ impl Executor for CpuExecutor {
                     own.head.scores(cpu, rows.sample, rows.head, rows.first, rules, scores)
                 },
             )?;
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -474,7 +347,7 @@ impl Executor for CpuExecutor {
             for row in out.data.as_mut().chunks_exact_mut(columns.max(1)) {
                 softmax(this.cpu(), row);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -487,7 +360,7 @@ impl Executor for CpuExecutor {
         self.timed("attention values", &attention.site, |this| {
             let (probabilities, qkv): (&Tensor, &Tensor) = (probabilities.get()?, qkv.get()?);
             let [b, t] = attention_shape(qkv, attention)?;
-            if probabilities.shape != [b, attention.heads, t, t] {
+            if probabilities.shape[..] != [b, attention.heads, t, t] {
                 let expected = format!("probabilities of shape {:?}", [b, attention.heads, t, t]);
                 return Err(mismatch(&attention.site, &expected, &probabilities.shape));
             }
@@ -505,7 +378,7 @@ impl Executor for CpuExecutor {
                     own.head.mix(cpu, sample, probabilities, rules, &mut mixed[to..], width)
                 },
             )?;
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -528,7 +401,7 @@ impl Executor for CpuExecutor {
                 }
                 Ok(())
             })?;
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -543,7 +416,7 @@ impl Executor for CpuExecutor {
             for (i, to) in out.data.as_mut().chunks_exact_mut((count * d).max(1)).enumerate() {
                 to.copy_from_slice(&x.data[i * t * d..][..count * d]);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -562,7 +435,7 @@ impl Executor for CpuExecutor {
                 }
                 to.iter_mut().for_each(|x| *x /= (t - skip) as f32);
             }
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
@@ -601,7 +474,7 @@ impl Executor for CpuExecutor {
                     scratch.mix(cpu, sample, scores, rules, &mut mixed[to..], width)
                 },
             )?;
-            Ok(Value::new(out))
+            Ok(this.pool.share(out))
         })
     }
 
