@@ -54,6 +54,12 @@ impl Subject {
         Self { backbone, engine: CpuEngine::new(Arc::new(plan), Isa::best()), pictures }
     }
 
+    fn executor(&self, threads: usize) -> CpuExecutor {
+        let mut executor = self.engine.executor();
+        executor.set_threads(threads);
+        executor
+    }
+
     fn logits(&self, executor: &mut CpuExecutor, run: Run, from: usize, count: usize) -> Result<Value, ExecError> {
         let [c, h, w] = self.backbone.image_shape();
         let size = c * h * w;
@@ -73,6 +79,8 @@ struct Run {
     batch: usize,
     /// Executors side by side, each with a part of the batch.
     executors: usize,
+    /// Threads of each of them.
+    threads: usize,
     /// Whether the last block is computed for all tokens.
     full: bool,
     float: bool,
@@ -86,13 +94,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Median and least seconds of each run, and the median of the ratios of the first to each.
 fn interleaved(subject: &Subject, runs: &[Run], rounds: usize) -> Vec<[f64; 3]> {
     let mut executors: Vec<Vec<CpuExecutor>> =
-        runs.iter().map(|run| (0..run.executors).map(|_| subject.engine.executor()).collect()).collect();
+        runs.iter().map(|run| (0..run.executors).map(|_| subject.executor(run.threads)).collect()).collect();
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); runs.len()];
     for round in 0..rounds + 2 {
         for ((run, executors), times) in runs.iter().zip(&mut executors).zip(&mut times) {
             let start = Instant::now();
             if let [executor] = &mut executors[..] {
-                black_box(subject.logits(executor, *run, 0, run.batch).expect("it runs"));
+                // Inside the pool, so that no operation has to get there first.
+                rayon::scope(|_| black_box(subject.logits(executor, *run, 0, run.batch).expect("it runs")));
             } else {
                 let part = run.batch.div_ceil(run.executors);
                 executors.par_iter_mut().enumerate().for_each(|(i, executor)| {
@@ -119,15 +128,18 @@ fn wants_float() -> bool {
 fn forward(name: &str, batches: &[usize]) {
     let subject = Subject::new(name, batches.iter().copied().max().unwrap_or(1));
     println!("\n{name}, w8a8 minmax, {}", subject.engine.isa());
-    println!("{:>6} {:<32} {:>10} {:>10} {:>12} {:>12}", "batch", "", "ms", "least ms", "pictures/s", "times first");
+    println!("{:>6} {:<34} {:>10} {:>10} {:>12} {:>12}", "batch", "", "ms", "least ms", "pictures/s", "times first");
     for &batch in batches {
-        let one = Run { batch, executors: 1, full: false, float: false };
+        let one = Run { batch, executors: 1, threads: 1, full: false, float: false };
         let mut runs = vec![("one thread", one), ("one thread, last block in full", Run { full: true, ..one })];
         if batch > 1 {
             let two = Run { executors: 2, ..one };
-            runs.push(("two threads", two));
-            runs.push(("two threads, last block in full", Run { full: true, ..two }));
+            runs.push(("two executors", two));
+            runs.push(("two executors, last block in full", Run { full: true, ..two }));
         }
+        let two = Run { threads: 2, ..one };
+        runs.push(("two threads", two));
+        runs.push(("two threads, last block in full", Run { full: true, ..two }));
         if wants_float() {
             runs.push(("one thread, float", Run { float: true, ..one }));
         }
@@ -135,7 +147,7 @@ fn forward(name: &str, batches: &[usize]) {
         let rounds = if batch == 1 { 101 } else { 15 };
         for ((label, _), [seconds, least, ratio]) in runs.iter().zip(interleaved(&subject, &plain, rounds)) {
             println!(
-                "{batch:>6} {label:<32} {:>10.3} {:>10.3} {:>12.0} {ratio:>12.2}",
+                "{batch:>6} {label:<34} {:>10.3} {:>10.3} {:>12.0} {ratio:>12.2}",
                 1e3 * seconds,
                 1e3 * least,
                 batch as f64 / seconds
@@ -148,7 +160,7 @@ fn forward(name: &str, batches: &[usize]) {
 fn profile(name: &str, batch: usize) {
     let subject = Subject::new(name, batch);
     let mut executor = subject.engine.executor();
-    let run = Run { batch, executors: 1, full: true, float: false };
+    let run = Run { batch, executors: 1, threads: 1, full: true, float: false };
     let mut best: Option<(f64, Vec<ProfileRow>)> = None;
     for _ in 0..40 {
         executor.profile(true);

@@ -24,6 +24,7 @@ mod lanes;
 mod linear;
 mod math;
 mod norm;
+mod parallel;
 mod performer;
 mod profile;
 mod quantize;

@@ -5,9 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{backbone, input, numbers, pictures, plan, widths};
-use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, Value, forward_plain_operations};
+use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, QuantPlan, Value, forward_plain_operations};
 use quee_cpu::{CpuEngine, CpuExecutor, Isa};
-use quee_quant::Width;
+use quee_quant::{WeightQuantizer, Width};
 
 /// Hands operations on one by one, so that nothing is fused.
 struct OneByOne(CpuExecutor);
@@ -96,6 +96,32 @@ fn blocks_run_at_once_where_the_processor_can() {
     tokens(backbone, &mut executor, &pictures(backbone, 1));
     let at_once = executor.profiled().iter().any(|row| row.operation == "scores, softmax, values");
     assert_eq!(at_once, Isa::best() == Isa::Avx512Vnni, "{:?}", executor.profiled());
+}
+
+#[test]
+fn threads_change_nothing() {
+    let backbone = &*backbone(8, 128, false, 1.0);
+    let pictures = pictures(backbone, 5);
+    let size = pictures.len() / 5;
+    let dynamic = Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax));
+    for plan in [plan(backbone), dynamic] {
+        for (isa, width) in Isa::available().into_iter().flat_map(|isa| [(isa, widths()[0]), (isa, Width::FLOAT)]) {
+            let mut one = CpuExecutor::new(Arc::clone(&plan), isa);
+            one.set_width(width).unwrap();
+            for threads in 2..=4 {
+                let mut several = one.engine().executor();
+                several.set_threads(threads);
+                several.set_width(width).unwrap();
+                for count in [1, 2, 5] {
+                    let pictures = &pictures[..count * size];
+                    let same = tokens(backbone, &mut one, pictures) == tokens(backbone, &mut several, pictures);
+                    assert!(same, "{isa} {width}, {threads} threads, {count} pictures");
+                    let want = logits(backbone, &mut one, pictures);
+                    assert_eq!(logits(backbone, &mut several, pictures), want, "{isa} {width}, {threads} threads");
+                }
+            }
+        }
+    }
 }
 
 #[test]

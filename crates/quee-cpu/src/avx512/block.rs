@@ -1,7 +1,6 @@
-//! Weights and quantizers of an encoder block, and its run on a sample.
+//! Weights and quantizers of an encoder block.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use quee_backbone::encoder::EncoderBlock;
 use quee_backbone::params::AttentionOperand;
@@ -9,7 +8,7 @@ use quee_backbone::{Linear, Norm, Param};
 use quee_quant::{ActQuant, Width};
 
 use super::COLUMNS;
-use super::attention::{AttentionPlan, HEAD, Head, RowScratch};
+use super::attention::{AttentionPlan, HEAD};
 use super::codes::Encoder;
 use super::epilogue::{AddTo, Affine, ToCodes};
 use super::matrix::{Matrix, Rows, multiply};
@@ -17,7 +16,6 @@ use super::norm::NormCall;
 use crate::aligned::Aligned;
 use crate::engine::CpuEngine;
 use crate::isa::{Cpu, Isa};
-use crate::profile::Profile;
 use crate::quantize::{RowRule, SiteRule};
 
 /// A linear layer behind codes of one quantizer.
@@ -69,14 +67,14 @@ impl LinearPlan {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn to_codes<const GELU: bool>(&self, rows: Rows, encoder: Encoder, out: &mut [u8]) {
+    pub fn to_codes<const GELU: bool>(&self, rows: Rows, encoder: Encoder, out: &mut [u8]) {
         let mut to = ToCodes::<GELU> { affine: self.affine(), encoder, out, stride: self.scales.len() };
         multiply(rows, &self.codes, &self.start, &mut to);
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn add_to(&self, rows: Rows, residual: Option<&[f32]>, out: &mut [f32]) {
+    pub fn add_to(&self, rows: Rows, residual: Option<&[f32]>, out: &mut [f32]) {
         let mut to = AddTo { affine: self.affine(), residual, out, stride: self.scales.len() };
         multiply(rows, &self.codes, &self.start, &mut to);
     }
@@ -229,110 +227,47 @@ impl BlockPlan {
         self.sources.iter().zip(sources(block)).all(|(own, other)| Arc::ptr_eq(own, other))
     }
 
-    /// Runs the block on the tokens of a sample, `x`, `[T, D]`, for its first tokens: `out`, `[count, D]`.
-    pub fn run(
-        &self,
-        x: &[f32],
-        out: &mut [f32],
-        scratch: &mut BlockScratch,
-        timer: &mut Timer,
-    ) -> Result<(), BadNorm> {
-        assert!(self.cpu.isa() == Isa::Avx512Vnni);
-        // SAFETY: the `Cpu` proves the features.
-        unsafe { self.sample(x, out, scratch, timer) }
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn sample(&self, x: &[f32], out: &mut [f32], scratch: &mut BlockScratch, timer: &mut Timer) -> Result<(), BadNorm> {
-        let d = self.dim;
-        let (t, count) = (x.len() / d, out.len() / d);
-        let BlockScratch { normed, thirds, mixed, hidden, heads, rows } = scratch;
-        normed.resize(t * d);
-        thirds.iter_mut().for_each(|third| third.resize(t * d));
-        mixed.resize(count * d);
-        hidden.resize(count * self.hidden);
-        heads.resize_with(d / HEAD, Head::default);
-
-        timer.start();
-        if !self.norm1.call().rows(x, normed) {
-            return Err(BadNorm::First);
-        }
-        timer.stop("norm, quantize", Place::Qkv);
-        for (i, ((linear, encoder), codes)) in self.thirds.iter().zip(thirds.iter_mut()).enumerate() {
-            let rows = if i == 0 { count } else { t };
-            linear.to_codes::<false>(Rows::new(normed, d, rows, d), *encoder, codes);
-        }
-        timer.stop("product, quantize", Place::Qkv);
-        let [queries, keys, values] = thirds;
-        for (i, head) in heads.iter_mut().enumerate() {
-            head.load(&self.attention, t, &keys[i * HEAD..], &values[i * HEAD..], d);
-        }
-        timer.stop("pack keys, values", Place::Attention);
-        for (i, head) in heads.iter().enumerate() {
-            head.run(&self.attention, &queries[i * HEAD..], d, count, &mut mixed[i * HEAD..], d, rows);
-        }
-        timer.stop("scores, softmax, values", Place::Attention);
-        self.proj.add_to(Rows::new(mixed, d, count, d), Some(&x[..count * d]), out);
-        timer.stop("product, add", Place::Proj);
-        let normed = &mut normed[..count * d];
-        if !self.norm2.call().rows(out, normed) {
-            return Err(BadNorm::Second);
-        }
-        timer.stop("norm, quantize", Place::Fc1);
-        self.fc1.to_codes::<true>(Rows::new(normed, d, count, d), self.gelu, hidden);
-        timer.stop("product, gelu, quantize", Place::Fc1);
-        self.fc2.add_to(Rows::new(hidden, self.hidden, count, self.hidden), None, out);
-        timer.stop("product, add", Place::Fc2);
-        Ok(())
-    }
-}
-
-/// Memory of one sample.
-#[derive(Debug, Default)]
-pub(crate) struct BlockScratch {
-    normed: Aligned<u8>,
-    thirds: [Aligned<u8>; 3],
-    mixed: Aligned<u8>,
-    hidden: Aligned<u8>,
-    heads: Vec<Head>,
-    rows: RowScratch,
-}
-
-/// Places of a block.
-#[derive(Clone, Copy)]
-enum Place {
-    Qkv,
-    Attention,
-    Proj,
-    Fc1,
-    Fc2,
-}
-
-/// Measures the parts of a block, where somebody wants to know.
-pub(crate) struct Timer<'a> {
-    profile: &'a mut Profile,
-    block: &'a EncoderBlock,
-    width: Width,
-    since: Option<Instant>,
-}
-
-impl<'a> Timer<'a> {
-    pub fn new(profile: &'a mut Profile, block: &'a EncoderBlock, width: Width) -> Self {
-        Self { profile, block, width, since: None }
+    /// Features of a token.
+    pub fn dim(&self) -> usize {
+        self.dim
     }
 
-    fn start(&mut self) {
-        self.since = self.profile.start();
+    /// Hidden features of the MLP.
+    pub fn hidden(&self) -> usize {
+        self.hidden
     }
 
-    fn stop(&mut self, operation: &'static str, place: Place) {
-        let site = match place {
-            Place::Qkv => &self.block.qkv.site,
-            Place::Attention => &self.block.attention.site,
-            Place::Proj => &self.block.proj.site,
-            Place::Fc1 => &self.block.fc1.site,
-            Place::Fc2 => &self.block.fc2.site,
-        };
-        self.since = self.profile.stop(self.since, operation, site, self.width);
+    pub fn norm1(&self) -> NormCall<'_> {
+        self.norm1.call()
+    }
+
+    /// Queries, keys and values.
+    pub fn thirds(&self) -> &[(LinearPlan, Encoder); 3] {
+        &self.thirds
+    }
+
+    pub fn attention(&self) -> &AttentionPlan {
+        &self.attention
+    }
+
+    pub fn proj(&self) -> &LinearPlan {
+        &self.proj
+    }
+
+    pub fn norm2(&self) -> NormCall<'_> {
+        self.norm2.call()
+    }
+
+    /// The layer, and the codes behind GELU.
+    pub fn fc1(&self) -> (&LinearPlan, Encoder) {
+        (&self.fc1, self.gelu)
+    }
+
+    pub fn fc2(&self) -> &LinearPlan {
+        &self.fc2
     }
 }

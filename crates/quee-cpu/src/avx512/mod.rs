@@ -12,7 +12,7 @@
 //! - [`norm`], [`gelu`], [`softmax`]: elementwise parts
 //! - [`epilogue`]: what happens to the sums of a tile
 //! - [`attention`]: one head
-//! - [`block`]: weights and quantizers of a block, and its run
+//! - [`block`]: weights and quantizers of a block; [`run`]: its run, on one thread or several; [`timer`]: what its parts take
 
 pub(crate) mod attention;
 pub(crate) mod block;
@@ -21,7 +21,9 @@ pub(crate) mod epilogue;
 pub(crate) mod gelu;
 pub(crate) mod matrix;
 pub(crate) mod norm;
+pub(crate) mod run;
 pub(crate) mod softmax;
+pub(crate) mod timer;
 
 /// Floats or 32-bit integers of a vector.
 pub(crate) const LANES: usize = 16;

@@ -4,7 +4,9 @@ use quee_backbone::encoder::EncoderBlock;
 use quee_backbone::{ExecError, Value};
 
 use super::CpuExecutor;
-use crate::avx512::block::{BadNorm, Timer};
+use crate::avx512::block::BadNorm;
+use crate::avx512::run::Samples;
+use crate::avx512::timer::Timer;
 use crate::checks::not_finite;
 use crate::tensor::Tensor;
 
@@ -33,13 +35,12 @@ impl CpuExecutor {
             let (part, rest) = data.split_at_mut(range.len() * count * d);
             data = rest;
             let mut timer = Timer::new(&mut self.profile, block, width);
-            let samples = x.data[range.start * t * d..range.end * t * d].chunks_exact(t * d);
-            for (x, out) in samples.zip(part.chunks_exact_mut(count * d)) {
-                plan.run(x, out, &mut self.block, &mut timer).map_err(|bad| match bad {
-                    BadNorm::First => not_finite(&block.qkv.site),
-                    BadNorm::Second => not_finite(&block.fc1.site),
-                })?;
-            }
+            let x = &x.data[range.start * t * d..range.end * t * d];
+            let samples = Samples { x, out: part, tokens: t, count, dim: d };
+            plan.run(samples, &mut self.block, &mut timer).map_err(|bad| match bad {
+                BadNorm::First => not_finite(&block.qkv.site),
+                BadNorm::Second => not_finite(&block.fc1.site),
+            })?;
         }
         Ok(Some(self.pool.share(out)))
     }

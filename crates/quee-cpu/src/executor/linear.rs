@@ -67,7 +67,7 @@ impl CpuExecutor {
                 let bias = linear.bias.as_ref().map(|bias| &*bias.data);
                 let call = LinearCall { k, n, weight, bias, norm, after, rule: found.rule };
                 let x = &x.data[rows.start * k..rows.end * k];
-                call.run(cpu, x, part, scratch).map_err(|NotFinite| not_finite(&linear.site))
+                call.run_divided(cpu, x, part, scratch).map_err(|NotFinite| not_finite(&linear.site))
             })?;
         }
         Ok(self.pool.share(out))

@@ -14,7 +14,7 @@ use quee_quant::Width;
 
 use crate::attention::HeadScratch;
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::block::BlockScratch;
+use crate::avx512::run::BlockScratch;
 use crate::checks::{attention_shape, check_norm, mismatch, three};
 use crate::engine::{CpuEngine, PackedLinear};
 use crate::gelu::gelu;
@@ -31,7 +31,7 @@ use attention::Rows;
 use linear::Afterwards;
 use rules::Rules;
 
-/// Runs a backbone's program on one thread: integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
+/// Runs a backbone's program, on one thread unless [told otherwise](Self::set_threads): integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
 ///
 /// A sample's result does not depend on the samples beside it, bit for bit. To use several threads, give each an
 /// executor of one [`CpuEngine`] and samples of its own.
@@ -40,13 +40,13 @@ pub struct CpuExecutor {
     groups: Groups,
     pool: Pool,
     rules: Rules,
-    linear: LinearScratch,
+    linear: Vec<LinearScratch>,
     head: HeadScratch,
     performer: PerformerScratch,
     scores: Vec<f32>,
     profile: Profile,
     #[cfg(target_arch = "x86_64")]
-    block: BlockScratch,
+    block: Vec<BlockScratch>,
 }
 
 impl CpuExecutor {
@@ -63,13 +63,13 @@ impl CpuExecutor {
             groups: Groups::uniform(Width::FLOAT),
             pool: Pool::default(),
             rules: Rules::default(),
-            linear: LinearScratch::default(),
+            linear: vec![LinearScratch::default()],
             head: HeadScratch::new(engine.cpu()),
             performer: PerformerScratch::new(engine.cpu()),
             scores: Vec::new(),
             profile: Profile::default(),
             #[cfg(target_arch = "x86_64")]
-            block: BlockScratch::default(),
+            block: vec![BlockScratch::default()],
             engine,
         }
     }
@@ -77,6 +77,20 @@ impl CpuExecutor {
     /// The weights that this executor shares.
     pub fn engine(&self) -> &Arc<CpuEngine> {
         &self.engine
+    }
+
+    /// Divides single operations among `threads` threads of the rayon pool that the executor is called in, or else of the global one. A new executor has one.
+    ///
+    /// Results are the same, bit for bit. Encoder blocks and linear layers are divided: first by samples, and those that are left over by rows. Several executors
+    /// with samples of their own, one on each thread, do more in the same time; this is for when there are too few samples for that.
+    ///
+    /// # Panics
+    /// When `threads` is 0.
+    pub fn set_threads(&mut self, threads: usize) {
+        assert!(threads > 0, "an executor runs on one thread at least");
+        self.linear.resize_with(threads, LinearScratch::default);
+        #[cfg(target_arch = "x86_64")]
+        self.block.resize_with(threads, BlockScratch::default);
     }
 
     /// Measures from now on what each operation takes, or stops to.
