@@ -29,7 +29,7 @@ fn numbers(len: usize, size: f32, seed: u64) -> Vec<f32> {
 }
 
 impl Subject {
-    fn new(name: &str, most: usize) -> Self {
+    fn new(name: &str, most: usize, activations: ActQuantizer) -> Self {
         let preset = presets::find(name).expect("a preset");
         let tensors = preset.tensors(10).into_iter().enumerate().map(|(id, spec)| {
             let len: usize = spec.shape.iter().product();
@@ -50,7 +50,7 @@ impl Subject {
         let images = calibrator.input(&[some, c, h, w], &pictures[..some * c * h * w]).expect("input");
         backbone.forward(&mut calibrator, &images).expect("float run");
         let observers = calibrator.finish();
-        let plan = QuantPlan::calibrated(WeightQuantizer::Absmax, ActQuantizer::Minmax, &observers, &[eight_bits()]);
+        let plan = QuantPlan::calibrated(WeightQuantizer::Absmax, activations, &observers, &[eight_bits()]);
         Self { backbone, engine: CpuEngine::new(Arc::new(plan), Isa::best()), pictures }
     }
 
@@ -126,7 +126,7 @@ fn wants_float() -> bool {
 }
 
 fn forward(name: &str, batches: &[usize]) {
-    let subject = Subject::new(name, batches.iter().copied().max().unwrap_or(1));
+    let subject = Subject::new(name, batches.iter().copied().max().unwrap_or(1), ActQuantizer::Minmax);
     println!("\n{name}, w8a8 minmax, {}", subject.engine.isa());
     println!("{:>6} {:<34} {:>10} {:>10} {:>12} {:>12}", "batch", "", "ms", "least ms", "pictures/s", "times first");
     for &batch in batches {
@@ -157,8 +157,8 @@ fn forward(name: &str, batches: &[usize]) {
 }
 
 /// Where the time of the fastest of several runs went.
-fn profile(name: &str, batch: usize) {
-    let subject = Subject::new(name, batch);
+fn profile(name: &str, batch: usize, activations: ActQuantizer) {
+    let subject = Subject::new(name, batch, activations);
     let mut executor = subject.engine.executor();
     let run = Run { batch, executors: 1, threads: 1, full: true, float: false };
     let mut best: Option<(f64, Vec<ProfileRow>)> = None;
@@ -172,7 +172,7 @@ fn profile(name: &str, batch: usize) {
     }
     let (all, mut rows) = best.expect("there were runs");
     rows.sort_by_key(|row| std::cmp::Reverse(row.time));
-    println!("\n{name}, batch {batch}, one thread, last block in full: {:.3} ms", 1e3 * all);
+    println!("\n{name}, {activations:?}, batch {batch}, one thread, last block in full: {:.3} ms", 1e3 * all);
     println!("{:<28} {:<16} {:<6} {:>8} {:>9} {:>7}", "operation", "place", "width", "calls", "ms", "share");
     for ProfileRow { operation, place, width, calls, time } in rows {
         let (width, seconds) = (width.to_string(), time.as_secs_f64());
@@ -192,7 +192,8 @@ fn main() {
     }
     for (name, batch) in [("vit_d7_w192_p4_32", 8), ("deit_tiny_patch16_224", 1)] {
         if wants("profile") || wants(name) {
-            profile(name, batch);
+            profile(name, batch, ActQuantizer::Minmax);
+            profile(name, batch, ActQuantizer::DynamicToken);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `x · Φ(x) = x / 2 + |x| · h(|x|)` with `h(a) = Φ(a) − 1/2`, and h is a cubic on each of 32 intervals: no fused multiply-add, and the table fits the
 //! registers of wide vectors, so a value gives the same bits on every instruction set and at every place of a row.
 
-use crate::isa::per_isa;
+use crate::isa::{Cpu, Isa, per_isa};
 use crate::math::ROUND;
 
 /// Intervals to a unit: interval i is what lies nearest to `i / STEPS`.
@@ -17,9 +17,18 @@ pub(crate) const SHIFT: f32 = ROUND;
 #[repr(align(64))]
 pub(crate) struct Table(pub [[f32; 32]; 4]);
 
+/// `x ← x · (1 + erf(x / √2)) / 2`, elementwise; absolute error below 2e-7 · |x| + 1e-7 against double precision.
+pub(crate) fn gelu(cpu: Cpu, values: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if cpu.isa() == Isa::Avx512Vnni {
+        return crate::avx512::gelu::gelu_slice(cpu, values);
+    }
+    plain(cpu, values);
+}
+
 per_isa! {
-    /// `x ← x · (1 + erf(x / √2)) / 2`, elementwise; absolute error below 2e-7 · |x| + 1e-7 against double precision.
-    pub(crate) fn gelu(cpu, values: &mut [f32]) {
+    /// The same where the table is in memory.
+    fn plain(cpu, values: &mut [f32]) {
         for x in values {
             let size = x.abs();
             let at = size * STEPS;

@@ -2,7 +2,33 @@
 
 use std::arch::x86_64::*;
 
+use super::LANES;
 use crate::gelu::{END, SHIFT, STEPS, TABLE};
+use crate::isa::{Cpu, Isa};
+
+/// [`crate::gelu::gelu`] of a slice.
+pub(crate) fn gelu_slice(cpu: Cpu, values: &mut [f32]) {
+    assert!(cpu.isa() == Isa::Avx512Vnni);
+    // SAFETY: the `Cpu` proves the features.
+    unsafe { slice(values) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn slice(values: &mut [f32]) {
+    let (chunks, tail) = values.as_chunks_mut::<LANES>();
+    let one = |chunk: &mut [f32; LANES]| {
+        // SAFETY: a chunk is a vector.
+        unsafe {
+            let [y] = gelu([_mm512_loadu_ps(chunk.as_ptr())]);
+            _mm512_storeu_ps(chunk.as_mut_ptr(), y);
+        }
+    };
+    chunks.iter_mut().for_each(one);
+    let mut last = [0.0; LANES];
+    last[..tail.len()].copy_from_slice(tail);
+    one(&mut last);
+    tail.copy_from_slice(&last[..tail.len()]);
+}
 
 /// `x · Φ(x)` of several vectors.
 #[inline]

@@ -78,12 +78,20 @@ impl Matrix {
     /// Replaces the content by `codes`, `[n, k]`.
     pub fn pack(&mut self, n: usize, k: usize, codes: &[i8]) {
         assert_eq!(codes.len(), n * k, "codes of {n} x {k}");
-        self.lines.clear();
-        self.resize(n, k);
-        for (column, codes) in codes.chunks_exact(k.max(1)).enumerate() {
-            for (group, codes) in codes.chunks(GROUP).enumerate() {
-                let (line, at) = self.place(column, group);
-                self.lines[line].0[at..at + codes.len()].copy_from_slice(codes);
+        self.clear(n, k);
+        let groups = self.groups();
+        for (column, vectors, lines) in panels_mut(n, groups, &mut self.lines) {
+            let columns = codes[column * k..].chunks_exact(k.max(1)).take(vectors * LANES);
+            for (i, codes) in columns.enumerate() {
+                let (vector, at) = (i / LANES, i % LANES * GROUP);
+                let (whole, tail) = codes.as_chunks::<GROUP>();
+                let mut lines = lines.iter_mut().skip(vector).step_by(vectors);
+                for (group, line) in whole.iter().zip(lines.by_ref()) {
+                    line.0[at..at + GROUP].copy_from_slice(group);
+                }
+                if let (Some(line), false) = (lines.next(), tail.is_empty()) {
+                    line.0[at..at + tail.len()].copy_from_slice(tail);
+                }
             }
         }
     }
@@ -91,28 +99,26 @@ impl Matrix {
     /// Replaces the content by the transpose of `codes`, `[k, n]`.
     pub fn pack_transposed(&mut self, n: usize, k: usize, codes: &[i8]) {
         assert_eq!(codes.len(), n * k, "codes of {k} x {n}");
-        self.lines.clear();
-        self.resize(n, k);
-        for (l, codes) in codes.chunks_exact(n.max(1)).enumerate() {
-            for (column, &code) in codes.iter().enumerate() {
-                let (line, at) = self.place(column, l / GROUP);
-                self.lines[line].0[at + l % GROUP] = code;
+        self.clear(n, k);
+        let groups = self.groups();
+        for (column, vectors, lines) in panels_mut(n, groups, &mut self.lines) {
+            for (g, lines) in lines.chunks_exact_mut(vectors).enumerate() {
+                for i in 0..GROUP.min(k - g * GROUP) {
+                    let row = &codes[(g * GROUP + i) * n + column..(g * GROUP + i + 1) * n];
+                    for (line, codes) in lines.iter_mut().zip(row.chunks(LANES)) {
+                        for (lane, &code) in codes.iter().enumerate() {
+                            line.0[lane * GROUP + i] = code;
+                        }
+                    }
+                }
             }
         }
     }
 
-    /// The line that holds a group of a column, and where in it the group begins.
-    fn place(&self, column: usize, group: usize) -> (usize, usize) {
-        let (mut first, mut line) = (0, 0);
-        for width in widths(self.n) {
-            if column < first + width * LANES {
-                let (vector, lane) = ((column - first) / LANES, (column - first) % LANES);
-                return (line + group * width + vector, lane * GROUP);
-            }
-            first += width * LANES;
-            line += width * self.groups();
-        }
-        unreachable!("column {column} of {}", self.n)
+    /// Zeros for `n` columns of `k` codes.
+    fn clear(&mut self, n: usize, k: usize) {
+        self.resize(n, k);
+        self.lines.fill(Line([0; 64]));
     }
 
     /// Sum of every column, `[padded]`.
@@ -147,6 +153,18 @@ impl Matrix {
     pub fn lines_mut(&mut self) -> &mut [Line] {
         &mut self.lines
     }
+}
+
+/// First column, vectors and lines of each panel.
+fn panels_mut(n: usize, groups: usize, mut lines: &mut [Line]) -> impl Iterator<Item = (usize, usize, &mut [Line])> {
+    let mut column = 0;
+    widths(n).map(move |vectors| {
+        let (panel, rest) = std::mem::take(&mut lines).split_at_mut(vectors * groups);
+        lines = rest;
+        let first = column;
+        column += vectors * LANES;
+        (first, vectors, panel)
+    })
 }
 
 /// Rows of bytes, each a code with 128 added. A row is followed by as many readable bytes as fill its last group; what they are does not
