@@ -3,7 +3,8 @@
 //! `x · Φ(x) = x / 2 + |x| · h(|x|)` with `h(a) = Φ(a) − 1/2`, and h is a cubic on each of 32 intervals: no fused multiply-add, and the table fits the
 //! registers of wide vectors, so a value gives the same bits on every instruction set and at every place of a row.
 
-use crate::isa::{Cpu, Isa, per_isa};
+use crate::isa::{Cpu, Isa};
+use crate::lanes::LANES;
 use crate::math::ROUND;
 
 /// Intervals to a unit: interval i is what lies nearest to `i / STEPS`.
@@ -19,26 +20,90 @@ pub(crate) struct Table(pub [[f32; 32]; 4]);
 
 /// `x ← x · (1 + erf(x / √2)) / 2`, elementwise; absolute error below 2e-7 · |x| + 1e-7 against double precision.
 pub(crate) fn gelu(cpu: Cpu, values: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if cpu.isa() == Isa::Avx512Vnni {
-        return crate::avx512::gelu::gelu_slice(cpu, values);
+    match cpu.isa() {
+        // SAFETY: the `Cpu` proves the feature.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::gelu(values) },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => crate::avx512::gelu::gelu_slice(cpu, values),
+        _ => plain(values),
     }
-    plain(cpu, values);
 }
 
-per_isa! {
-    /// The same where the table is in memory.
-    fn plain(cpu, values: &mut [f32]) {
-        for x in values {
-            let size = x.abs();
-            let at = size * STEPS;
+/// In plain Rust: the table is read value by value, all else is done for a few values at a time.
+fn plain(values: &mut [f32]) {
+    for values in values.chunks_mut(LANES) {
+        let mut x = [0.0; LANES];
+        x[..values.len()].copy_from_slice(values);
+        let (mut rests, mut intervals) = ([0.0; LANES], [0; LANES]);
+        for i in 0..LANES {
+            let at = x[i].abs() * STEPS;
             let at = if at < END { at } else { END };
             let shifted = at + SHIFT;
-            let rest = at - (shifted - SHIFT);
-            let interval = (shifted.to_bits() & 31) as usize;
-            let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|degree| TABLE.0[degree][interval]);
-            *x = *x * 0.5 + size * (((c3 * rest + c2) * rest + c1) * rest + c0);
+            rests[i] = at - (shifted - SHIFT);
+            intervals[i] = shifted.to_bits() & 31;
         }
+        let mut table = [[0.0; LANES]; 4];
+        for (degree, row) in table.iter_mut().enumerate() {
+            for (to, interval) in row.iter_mut().zip(intervals) {
+                *to = TABLE.0[degree][interval as usize];
+            }
+        }
+        for i in 0..LANES {
+            let sum = ((table[3][i] * rests[i] + table[2][i]) * rests[i] + table[1][i]) * rests[i] + table[0][i];
+            x[i] = x[i] * 0.5 + x[i].abs() * sum;
+        }
+        values.copy_from_slice(&x[..values.len()]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{END, SHIFT, STEPS, TABLE};
+
+    #[target_feature(enable = "avx2")]
+    pub fn gelu(values: &mut [f32]) {
+        let (chunks, tail) = values.as_chunks_mut::<8>();
+        chunks.iter_mut().for_each(|chunk| eight(chunk));
+        let mut last = [0.0; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        eight(&mut last);
+        tail.copy_from_slice(&last[..tail.len()]);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn eight(values: &mut [f32; 8]) {
+        let (set, mul, add, sub) = (_mm256_set1_ps, _mm256_mul_ps, _mm256_add_ps, _mm256_sub_ps);
+        // SAFETY: eight floats.
+        let x = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+        let size = _mm256_andnot_ps(set(-0.0), x);
+        // The second operand is what comes out where the first is NaN.
+        let at = _mm256_min_ps(mul(size, set(STEPS)), set(END));
+        let shifted = add(at, set(SHIFT));
+        let rest = sub(at, sub(shifted, set(SHIFT)));
+        let index = _mm256_castps_si256(shifted);
+        // Bits 3 and 4 of the interval, where a blend looks: in the sign.
+        let odd = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index));
+        let high = _mm256_castsi256_ps(_mm256_slli_epi32::<27>(index));
+        let table = |degree: usize| {
+            let part = |i: usize| {
+                // SAFETY: a row has 32 floats.
+                let eight = unsafe { _mm256_load_ps(TABLE.0[degree].as_ptr().add(8 * i)) };
+                _mm256_permutevar8x32_ps(eight, index)
+            };
+            let low = _mm256_blendv_ps(part(0), part(1), odd);
+            _mm256_blendv_ps(low, _mm256_blendv_ps(part(2), part(3), odd), high)
+        };
+        let mut sum = table(3);
+        for degree in [2, 1, 0] {
+            sum = add(mul(sum, rest), table(degree));
+        }
+        let y = add(mul(x, set(0.5)), mul(size, sum));
+        // SAFETY: eight floats.
+        unsafe { _mm256_storeu_ps(values.as_mut_ptr(), y) };
     }
 }
 
