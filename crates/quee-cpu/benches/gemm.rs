@@ -110,7 +110,7 @@ fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
     let mut speeds = [const { Vec::new() }; 4];
     for round in 0..=ROUNDS {
         let peak = peak(isa);
-        let mut timed = |run: &mut dyn FnMut(usize, usize)| {
+        let timed = |run: &mut dyn FnMut(usize, usize)| {
             let start = Instant::now();
             (0..m).step_by(ROWS).for_each(|row| run(row, ROWS.min(m - row)));
             operations / start.elapsed().as_secs_f64()

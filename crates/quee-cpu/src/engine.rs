@@ -27,10 +27,14 @@ pub struct CpuEngine {
     plan: Arc<QuantPlan>,
     cpu: Cpu,
     cache: RwLock<HashMap<(usize, u8), Arc<Entry>>>,
-    /// Encoder blocks by the id of their first weight and by width; `None` for those that run operation by operation.
+    /// Encoder blocks; `None` for those that run operation by operation.
     #[cfg(target_arch = "x86_64")]
-    blocks: RwLock<HashMap<(usize, Width), Option<Arc<BlockPlan>>>>,
+    blocks: RwLock<Blocks>,
 }
+
+/// Blocks by the id of their first weight and by width.
+#[cfg(target_arch = "x86_64")]
+type Blocks = HashMap<(usize, Width), Option<Arc<BlockPlan>>>;
 
 #[derive(Debug)]
 struct Entry {

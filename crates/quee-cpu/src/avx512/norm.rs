@@ -32,7 +32,8 @@ impl NormCall<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     pub fn rows(&self, x: &[f32], out: &mut [u8]) -> bool {
         let d = self.gain.len();
-        assert!(d > 0 && d % COLUMNS == 0 && self.offset.len() == d && x.len() % d == 0 && out.len() == x.len());
+        assert!(d > 0 && d.is_multiple_of(COLUMNS) && self.offset.len() == d);
+        assert!(x.len().is_multiple_of(d) && out.len() == x.len());
         let mut finite = true;
         for (x, out) in x.chunks(ROWS * d).zip(out.chunks_mut(ROWS * d)) {
             // SAFETY: both hold the same number of whole rows, at most `ROWS`.
@@ -49,16 +50,16 @@ impl NormCall<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn few(&self, m: usize, x: *const f32, out: *mut u8) -> bool {
         let d = self.gain.len();
-        // SAFETY, of all loads and stores: i is a multiple of 16 below d.
+        // SAFETY: all rows, gain and offset have d floats, and i is a multiple of 16 below d.
         let load = |from: *const f32, i: usize| unsafe { _mm512_loadu_ps(from.add(i)) };
         let row = |r: usize| x.wrapping_add(r * d);
         let mut means = [_mm512_setzero_ps(); ROWS];
-        for r in 0..m {
+        for (r, mean) in means[..m].iter_mut().enumerate() {
             let mut sum = _mm512_setzero_ps();
             for i in (0..d).step_by(LANES) {
                 sum = _mm512_add_ps(sum, load(row(r), i));
             }
-            means[r] = _mm512_set1_ps(sum_lanes(sum) / d as f32);
+            *mean = _mm512_set1_ps(sum_lanes(sum) / d as f32);
         }
         let mut inverses = [_mm512_setzero_ps(); ROWS];
         for r in 0..m {

@@ -69,15 +69,15 @@ impl SoftmaxCall<'_> {
         assert!(codes.len() >= m * width);
         let last = padded - LANES;
         let inside: __mmask16 = 0xffff >> (padded - t);
-        // SAFETY, of all loads and stores below: a row has `padded` elements, and vectors begin at multiples of 16 below that.
         let start = sums.as_mut_ptr().cast::<f32>();
+        // SAFETY: there are m rows of `padded` elements.
         let row = |i: usize| unsafe { start.add(i * padded) };
         let mut tops = [_mm512_setzero_ps(); QUERIES];
         for i in 0..m {
             let (row, rest) = (row(i), _mm512_set1_epi32(rest[i]));
             let mut top = _mm512_set1_ps(f32::NEG_INFINITY);
             for j in (0..padded).step_by(LANES) {
-                // SAFETY: as above.
+                // SAFETY: j is a multiple of 16 below `padded`, the length of a row; rows begin at cache lines.
                 let sum = _mm512_add_epi32(unsafe { _mm512_load_si512(row.add(j).cast()) }, rest);
                 let x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale));
                 let within = if j == last { inside } else { 0xffff };

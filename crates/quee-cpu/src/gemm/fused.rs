@@ -32,7 +32,8 @@ impl FusedLinear {
         output: &ActQuant,
     ) -> Option<Self> {
         let cpu = Cpu::new(isa);
-        if cpu.isa() != Isa::Avx512Vnni || weight.n % 64 != 0 || weight.k % 64 != 0 || weight.n * weight.k == 0 {
+        let fits = [weight.n, weight.k].iter().all(|features| *features > 0 && features.is_multiple_of(64));
+        if cpu.isa() != Isa::Avx512Vnni || !fits {
             return None;
         }
         #[cfg(target_arch = "x86_64")]
