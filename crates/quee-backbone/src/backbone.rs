@@ -58,6 +58,15 @@ pub trait Backbone: Send + Sync {
     /// When `index` is not below [`depth`](Self::depth).
     fn block(&self, index: usize, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError>;
 
+    /// The last block, computed only for the tokens that [`features`](Self::features) reads: what `features` makes of it is the same,
+    /// bit for bit, as after [`block`](Self::block). By default everything is computed.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    fn last_block(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError> {
+        self.block(self.depth() - 1, executor, tokens)
+    }
+
     /// What an exit sees: final normalisation and pooling, `[B, T, D] → [B, feature_dim]`.
     ///
     /// # Errors
@@ -122,6 +131,24 @@ pub trait Backbone: Send + Sync {
     /// What the executor reports.
     fn forward(&self, executor: &mut dyn Executor, images: &Value) -> Result<Value, ExecError> {
         let tokens = self.body(executor, images)?;
+        let features = self.features(executor, &tokens)?;
+        executor.linear(&features, self.head())
+    }
+
+    /// The same logits as [`forward`](Self::forward), without what nothing depends on: see [`last_block`](Self::last_block).
+    /// Costs are counted on `forward`.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    fn logits(&self, executor: &mut dyn Executor, images: &Value) -> Result<Value, ExecError> {
+        let mut tokens = self.stem(executor, images)?;
+        let depth = self.depth();
+        for index in 0..depth {
+            tokens = match index + 1 == depth {
+                true => self.last_block(executor, &tokens)?,
+                false => self.block(index, executor, &tokens)?,
+            };
+        }
         let features = self.features(executor, &tokens)?;
         executor.linear(&features, self.head())
     }

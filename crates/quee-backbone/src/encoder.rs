@@ -23,13 +23,20 @@ pub struct EncoderConfig {
 /// Attention and MLP, each with normalisation before and a residual around (arXiv 2010.11929, equations 2 and 3).
 #[derive(Debug)]
 pub struct EncoderBlock {
-    norm1: Norm,
-    qkv: Linear,
-    attention: Attention,
-    proj: Linear,
-    norm2: Norm,
-    fc1: Linear,
-    fc2: Linear,
+    /// Before attention.
+    pub norm1: Norm,
+    /// Queries, keys and values, `[D] → [3·D]`.
+    pub qkv: Linear,
+    /// Attention without its projections.
+    pub attention: Attention,
+    /// Projection of what attention mixed, `[D] → [D]`.
+    pub proj: Linear,
+    /// Before the MLP.
+    pub norm2: Norm,
+    /// First layer of the MLP, before GELU.
+    pub fc1: Linear,
+    /// Second layer of the MLP.
+    pub fc2: Linear,
 }
 
 impl EncoderBlock {
@@ -57,10 +64,40 @@ impl EncoderBlock {
     /// # Errors
     /// What the executor reports.
     pub fn run(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError> {
+        executor.encoder_block(tokens, self)
+    }
+
+    /// Runs the block for the first `count` tokens of every sample, which look at all: `[B, T, D] → [B, count, D]`.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn run_first(&self, executor: &mut dyn Executor, tokens: &Value, count: usize) -> Result<Value, ExecError> {
+        executor.encoder_block_first(tokens, self, count)
+    }
+
+    /// Runs the block one operation after the other: what [`Executor::encoder_block`] means.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn run_by_operation<E: Executor + ?Sized>(&self, executor: &mut E, tokens: &Value) -> Result<Value, ExecError> {
         let qkv = executor.norm_linear(tokens, &self.norm1, &self.qkv)?;
         let mixed = executor.attention(&qkv, &self.attention)?;
         let tokens = executor.linear_add(&mixed, &self.proj, tokens)?;
         let hidden = executor.norm_linear_gelu(&tokens, &self.norm2, &self.fc1)?;
         executor.linear_add(&hidden, &self.fc2, &tokens)
+    }
+
+    /// The first `count` tokens of the block's result.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn keep_first<E: Executor + ?Sized>(
+        &self,
+        executor: &mut E,
+        all: &Value,
+        count: usize,
+    ) -> Result<Value, ExecError> {
+        let first = executor.first_tokens(all, count)?;
+        executor.reshape(&first, &[count, self.fc2.outputs])
     }
 }

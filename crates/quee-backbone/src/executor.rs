@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quee_quant::Width;
 
+use crate::encoder::EncoderBlock;
 use crate::params::{Attention, Linear, Norm, Param, Performer, Window};
 
 /// A tensor that belongs to the executor which made it.
@@ -18,6 +19,11 @@ impl Value {
     /// Wraps an executor's own tensor type.
     pub fn new<T: Any + Send + Sync>(tensor: T) -> Self {
         Self(Arc::new(tensor))
+    }
+
+    /// Wraps a tensor that its executor keeps a hand on, to use its memory again once nobody else does.
+    pub fn shared<T: Any + Send + Sync>(tensor: Arc<T>) -> Self {
+        Self(tensor)
     }
 
     /// Whether both are the same tensor, not only equal ones.
@@ -289,5 +295,22 @@ pub trait Executor {
         let scores = self.attention_scores(qkv, attention)?;
         let probabilities = self.softmax(&scores)?;
         self.attention_values(&probabilities, qkv, attention)
+    }
+
+    /// A transformer encoder block: attention and MLP, each with normalisation before and a residual around.
+    ///
+    /// # Errors
+    /// As [`linear`](Self::linear).
+    fn encoder_block(&mut self, tokens: &Value, block: &EncoderBlock) -> Result<Value, ExecError> {
+        block.run_by_operation(self, tokens)
+    }
+
+    /// The first `count` tokens of what an encoder block makes of each sample: `[B, T, D] → [B, count, D]`.
+    ///
+    /// # Errors
+    /// As [`linear`](Self::linear).
+    fn encoder_block_first(&mut self, tokens: &Value, block: &EncoderBlock, count: usize) -> Result<Value, ExecError> {
+        let all = self.encoder_block(tokens, block)?;
+        block.keep_first(self, &all, count)
     }
 }

@@ -1,48 +1,24 @@
-//! Throughput of the integer matrix product on one thread, next to the peak of its inner instruction.
+//! Integer matrix products on one thread as a share of the peak of their inner instruction.
 //!
-//! `cargo bench -p quee-cpu`. One element is one operation: 2 · M · N · K per product. The `peak` of an instruction set runs
-//! the same instructions on registers alone.
+//! `cargo bench -p quee-cpu --bench gemm`. The peak runs the same instructions on registers alone, in turns with the products; shares are medians
+//! over the turns. One multiply-add is two operations.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::Instant;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use quee_cpu::Isa;
-use quee_cpu::gemm::{GemmScratch, PackedB, gemm_i8};
+use quee_cpu::gemm::{FusedLinear, GemmScratch, PackedB, gemm_i8};
+use quee_quant::{ActQuant, QuantWeight};
 
-/// Rows per call, as the executor gives them.
-const ROWS: usize = 48;
-
-fn product(m: usize, a: &[i8], sums: &[i32], b: &PackedB, out: &mut [i32], scratch: &mut GemmScratch) {
-    let (n, k) = (b.n(), b.k());
-    for row in (0..m).step_by(ROWS) {
-        let rows = ROWS.min(m - row);
-        gemm_i8(rows, &a[row * k..], k, &sums[row..row + rows], b, &mut out[row * n..(row + rows) * n], scratch);
-    }
-}
-
-fn products(criterion: &mut Criterion) {
-    for (m, n, k) in [(788, 768, 768), (4160, 576, 192)] {
-        let a: Vec<i8> = (0..m * k).map(|i| (i * 7919 % 255) as u8 as i8).collect();
-        let sums: Vec<i32> = a.chunks_exact(k).map(|row| row.iter().map(|&x| i32::from(x)).sum()).collect();
-        let codes: Vec<i8> = (0..n * k).map(|i| (i * 104_729 % 255) as u8 as i8).collect();
-        let mut out = vec![0; m * n];
-        let mut group = criterion.benchmark_group(format!("{m}x{n}x{k}"));
-        group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
-        for isa in Isa::available() {
-            let mut b = PackedB::new(isa);
-            b.pack(n, k, &codes);
-            let mut scratch = GemmScratch::default();
-            group.bench_function(isa.to_string(), |bench| {
-                bench.iter(|| product(m, &a, &sums, &b, black_box(&mut out), &mut scratch));
-            });
-        }
-        group.finish();
-    }
-}
-
+/// M, N and K: layers of ViTs of 192 features on batches, and a larger one.
+const SHAPES: [[usize; 3]; 5] =
+    [[4160, 576, 192], [4160, 384, 192], [4160, 192, 384], [1576, 576, 192], [788, 768, 768]];
+/// Turns.
+const ROUNDS: usize = 41;
+/// Rows per call: a picture's tokens, as the executor gives them.
+const ROWS: usize = 65;
 /// Rounds of the register-only loops.
-const ROUNDS: usize = 10_000;
+const PEAK_ROUNDS: usize = 20_000;
 
 #[cfg(target_arch = "x86_64")]
 mod peak {
@@ -50,7 +26,7 @@ mod peak {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    use super::ROUNDS;
+    use super::PEAK_ROUNDS;
 
     /// The same vector in another register as far as the compiler can tell, at no cost: otherwise it would take the product out of
     /// the loop.
@@ -68,7 +44,7 @@ mod peak {
     pub fn avx2() {
         let (a, mut b) = (black_box(_mm256_set1_epi16(3)), black_box(_mm256_set1_epi16(5)));
         let mut sums = [_mm256_setzero_si256(); 12];
-        for _ in 0..ROUNDS {
+        for _ in 0..PEAK_ROUNDS {
             for sum in &mut sums {
                 b = opaque(b);
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(a, b));
@@ -82,7 +58,7 @@ mod peak {
     pub fn vnni() {
         let (a, b) = (black_box(_mm512_set1_epi8(3)), black_box(_mm512_set1_epi8(5)));
         let mut sums = [_mm512_setzero_si512(); 24];
-        for _ in 0..ROUNDS {
+        for _ in 0..PEAK_ROUNDS {
             for sum in &mut sums {
                 *sum = _mm512_dpbusd_epi32(*sum, b, a);
             }
@@ -91,36 +67,92 @@ mod peak {
     }
 }
 
-fn peaks(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("peak");
-    for isa in Isa::available() {
-        match isa {
-            Isa::Portable => {}
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                group.throughput(Throughput::Elements((2 * 16 * 12 * ROUNDS) as u64));
-                // SAFETY: the machine has AVX2.
-                group.bench_function("avx2", |bench| bench.iter(|| unsafe { peak::avx2() }));
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => {
-                group.throughput(Throughput::Elements((2 * 64 * 24 * ROUNDS) as u64));
-                // SAFETY: the machine has AVX-512 VNNI.
-                group.bench_function("avx512-vnni", |bench| bench.iter(|| unsafe { peak::vnni() }));
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512Vnni => {}
+/// Operations per second of the peak loop; 0 where there is none.
+fn peak(isa: Isa) -> f64 {
+    let start = Instant::now();
+    let operations = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            // SAFETY: the machine has AVX2.
+            unsafe { peak::avx2() };
+            2 * 16 * 12 * PEAK_ROUNDS
         }
-    }
-    group.finish();
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => {
+            // SAFETY: the machine has AVX-512 VNNI.
+            unsafe { peak::vnni() };
+            2 * 64 * 24 * PEAK_ROUNDS
+        }
+        _ => 0,
+    };
+    operations as f64 / start.elapsed().as_secs_f64()
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(600));
-    targets = peaks, products
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
-criterion_main!(benches);
+
+/// One shape on one instruction set: operations per second of the peak; then of the product into sums of one block of rows after the other (as the
+/// executor uses them, in cache), into sums of all rows, and into codes.
+fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
+    let codes = |len: usize, step: usize| (0..len).map(move |i| (i * step % 255) as u8 as i8);
+    let a: Vec<i8> = codes(m * k, 7919).collect();
+    let bytes: Vec<u8> = a.iter().map(|&code| code as u8 ^ 0x80).collect();
+    let weight = QuantWeight::from_codes(n, k, 8, codes(n * k, 104_729).collect(), vec![1e-3; n]);
+    let mut b = PackedB::new(isa);
+    b.pack(n, k, &weight.codes);
+    let quant = ActQuant::new(0.02, 3, 8);
+    let bias = vec![0.1; n];
+    let layer = FusedLinear::new(isa, &weight, Some(&bias), false, &quant, &quant);
+    let (mut sums, mut out, mut scratch) = (vec![0; m * n], vec![0; m * n], GemmScratch::default());
+    let operations = (2 * m * n * k) as f64;
+    let mut speeds = [const { Vec::new() }; 4];
+    for round in 0..=ROUNDS {
+        let peak = peak(isa);
+        let timed = |run: &mut dyn FnMut(usize, usize)| {
+            let start = Instant::now();
+            (0..m).step_by(ROWS).for_each(|row| run(row, ROWS.min(m - row)));
+            operations / start.elapsed().as_secs_f64()
+        };
+        let blocks = timed(&mut |row, rows| {
+            gemm_i8(rows, &a[row * k..], k, &b, black_box(&mut sums[..rows * n]), &mut scratch);
+        });
+        let all = timed(&mut |row, rows| {
+            gemm_i8(rows, &a[row * k..], k, &b, black_box(&mut sums[row * n..(row + rows) * n]), &mut scratch);
+        });
+        let codes = layer.as_ref().map_or(0.0, |layer| {
+            timed(&mut |row, rows| {
+                layer.run(rows, &bytes[row * k..], black_box(&mut out[row * n..(row + rows) * n]));
+            })
+        });
+        if round > 0 {
+            speeds.iter_mut().zip([peak, blocks, all, codes]).for_each(|(speeds, speed)| speeds.push(speed));
+        }
+    }
+    let share = |i: usize| median(speeds[i].iter().zip(&speeds[0]).map(|(speed, peak)| speed / peak).collect());
+    std::array::from_fn(|i| (median(speeds[i].clone()), share(i)))
+}
+
+fn main() {
+    // `-- best` leaves the slower instruction sets out.
+    let slower = usize::from(std::env::args().any(|arg| arg == "best")) * (Isa::available().len() - 1);
+    println!("Gop/s, share of the peak");
+    println!(
+        "{:<12} {:>16} {:>8} {:>16} {:>16} {:>16}",
+        "", "M x N x K", "peak", "sums in blocks", "all sums", "codes"
+    );
+    for isa in Isa::available().into_iter().skip(slower) {
+        for shape in SHAPES {
+            let [peak, results @ ..] = measure(isa, shape);
+            let cell = |(speed, share): (f64, f64)| match share > 0.0 && share.is_finite() {
+                true => format!("{:.0} {:>6.1}%", speed / 1e9, 100.0 * share),
+                false if speed > 0.0 => format!("{:.0}", speed / 1e9),
+                false => "-".into(),
+            };
+            let [blocks, all, codes] = results.map(cell);
+            let shape = shape.map(|side| side.to_string()).join("x");
+            println!("{:<12} {shape:>16} {:>8.0} {blocks:>16} {all:>16} {codes:>16}", isa.to_string(), peak.0 / 1e9);
+        }
+    }
+}

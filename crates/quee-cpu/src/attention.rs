@@ -59,7 +59,6 @@ pub(crate) struct HeadScratch {
     float_values: PackedF32,
     codes: Vec<i8>,
     rows: Vec<RowQuant>,
-    row_sums: Vec<i32>,
     sums: Vec<i32>,
     key_columns: Columns,
     value_quant: ActQuant,
@@ -86,7 +85,6 @@ impl HeadScratch {
             float_values: PackedF32::on(cpu),
             codes: Vec::new(),
             rows: Vec::new(),
-            row_sums: Vec::new(),
             sums: Vec::new(),
             key_columns: Columns::default(),
             value_quant: ActQuant::new(1.0, 0, 8),
@@ -150,7 +148,7 @@ impl HeadScratch {
         self.quantize(cpu, d, queries, &SiteRule::Uniform(rules.query), 0)
             .map_err(|NotFinite| OperandNotFinite(AttentionOperand::Query))?;
         self.sums.resize(m * t, 0);
-        gemm_i8(m, &self.codes, d, &self.row_sums, &self.keys, &mut self.sums, &mut self.gemm);
+        gemm_i8(m, &self.codes, d, &self.keys, &mut self.sums, &mut self.gemm);
         let Columns { scales, zeros, sums } = &self.key_columns;
         for ((acc, out), row) in self.sums.chunks_exact(t).zip(out.chunks_exact_mut(t)).zip(&self.rows) {
             let (zero, scale) = (row.zero, row.scale);
@@ -216,7 +214,7 @@ impl HeadScratch {
             let quantized = self.quantize(cpu, t, probabilities.chunks_exact(t), &rules.probabilities, p);
             quantized.map_err(|NotFinite| OperandNotFinite(AttentionOperand::Probabilities))?;
             self.sums.resize(m * d, 0);
-            gemm_i8(m, &self.codes, t, &self.row_sums, &self.values, &mut self.sums, &mut self.gemm);
+            gemm_i8(m, &self.codes, t, &self.values, &mut self.sums, &mut self.gemm);
             let value = self.value_quant;
             for (i, (acc, row)) in self.sums.chunks_exact(d).zip(&self.rows).enumerate() {
                 let zero = row.zero;
@@ -244,11 +242,9 @@ impl HeadScratch {
     ) -> Result<(), NotFinite> {
         self.codes.resize(rows.len() * k, 0);
         self.rows.clear();
-        self.row_sums.clear();
         for (row, codes) in rows.zip(self.codes.chunks_exact_mut(k)) {
             let row = rule.quantize(cpu, row, p, codes)?;
             self.rows.push(row);
-            self.row_sums.push(row.sum);
         }
         Ok(())
     }

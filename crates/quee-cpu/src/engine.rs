@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+#[cfg(target_arch = "x86_64")]
+use quee_backbone::encoder::EncoderBlock;
 use quee_backbone::params::AttentionOperand;
 use quee_backbone::{Attention, ExecError, Linear, QuantPlan};
 use quee_quant::{SiteQuant, Width};
 
 use crate::attention::AttentionRules;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::block::BlockPlan;
 use crate::executor::CpuExecutor;
 use crate::gemm::PackedB;
 use crate::gemm::float::PackedF32;
@@ -23,7 +27,14 @@ pub struct CpuEngine {
     plan: Arc<QuantPlan>,
     cpu: Cpu,
     cache: RwLock<HashMap<(usize, u8), Arc<Entry>>>,
+    /// Encoder blocks; `None` for those that run operation by operation.
+    #[cfg(target_arch = "x86_64")]
+    blocks: RwLock<Blocks>,
 }
+
+/// Blocks by the id of their first weight and by width.
+#[cfg(target_arch = "x86_64")]
+type Blocks = HashMap<(usize, Width), Option<Arc<BlockPlan>>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -57,7 +68,13 @@ impl CpuEngine {
     /// # Panics
     /// When this machine does not have `isa`.
     pub fn new(plan: Arc<QuantPlan>, isa: Isa) -> Arc<Self> {
-        Arc::new(Self { plan, cpu: Cpu::new(isa), cache: RwLock::default() })
+        Arc::new(Self {
+            plan,
+            cpu: Cpu::new(isa),
+            cache: RwLock::default(),
+            #[cfg(target_arch = "x86_64")]
+            blocks: RwLock::default(),
+        })
     }
 
     /// An executor over these weights. Each thread needs its own.
@@ -113,6 +130,18 @@ impl CpuEngine {
             value: uniform(AttentionOperand::Value)?,
             probabilities: self.rule(&attention.operand_site(AttentionOperand::Probabilities), width)?,
         }))
+    }
+
+    /// The whole block at `width`, where it is one that can run at once.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn block(&self, block: &EncoderBlock, width: Width) -> Option<Arc<BlockPlan>> {
+        let key = (block.qkv.weight.id, width);
+        let found = self.blocks.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let plan = found.unwrap_or_else(|| {
+            let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+            blocks.entry(key).or_insert_with(|| BlockPlan::new(self, block, width).map(Arc::new)).clone()
+        });
+        plan.filter(|plan| plan.is_of(block))
     }
 
     /// Runs `f` on the packed weight of `linear` at `width`, which is that of its site.

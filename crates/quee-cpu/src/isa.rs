@@ -12,7 +12,7 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// x86-64 with AVX-512 F, BW and VNNI; everything outside the integer matrix product uses AVX2.
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
 }
 
@@ -38,6 +38,8 @@ impl Isa {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
@@ -75,9 +77,9 @@ impl Cpu {
     }
 }
 
-/// Compiles a function once for the baseline and once for AVX2, and picks by the [`Cpu`] that it gets as first argument.
+/// Compiles a function once for the baseline, once for AVX2 and once for AVX-512, and picks by the [`Cpu`] that it gets as first argument.
 ///
-/// The body must be plain Rust without fused multiply-add, so that both give the same bits.
+/// The body must be plain Rust without fused multiply-add, so that all give the same bits.
 macro_rules! per_isa {
     ($(#[$doc:meta])* $vis:vis fn $name:ident(cpu $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$doc])*
@@ -94,11 +96,21 @@ macro_rules! per_isa {
                 body($($arg),*)
             }
 
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+
             match cpu.isa() {
                 $crate::isa::Isa::Portable => body($($arg),*),
-                // SAFETY: a `Cpu` of these instruction sets exists only on a machine that has AVX2.
+                // SAFETY: a `Cpu` of this instruction set exists only on a machine that has it.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 | $crate::isa::Isa::Avx512Vnni => unsafe { avx2($($arg),*) },
+                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 $crate::isa::Isa::Avx2 | $crate::isa::Isa::Avx512Vnni => body($($arg),*),
             }

@@ -9,6 +9,7 @@ use crate::gemm::float::gemm_f32;
 use crate::gemm::{GemmScratch, gemm_i8};
 use crate::isa::{Cpu, per_isa};
 use crate::norm::layer_norm;
+use crate::parallel::{Divisible, divided};
 use crate::quantize::{NotFinite, RowQuant, SiteRule};
 
 /// Rows of a block: a multiple of the tile's rows; 48 rows of 3,072 features fit the second-level cache.
@@ -24,6 +25,7 @@ pub(crate) enum After<'a> {
 }
 
 /// A linear layer on rows of `k` features, giving rows of `n`.
+#[derive(Clone, Copy)]
 pub(crate) struct LinearCall<'a> {
     pub k: usize,
     pub n: usize,
@@ -43,15 +45,61 @@ pub(crate) struct LinearScratch {
     normed: Vec<f32>,
     codes: Vec<i8>,
     rows: Vec<RowQuant>,
-    row_sums: Vec<i32>,
     sums: Vec<i32>,
     zeros: Vec<f32>,
     gemm: GemmScratch,
 }
 
+/// Rows on their way through a layer.
+struct LayerRows<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+    after: After<'a>,
+    k: usize,
+    n: usize,
+}
+
+impl Divisible for LayerRows<'_> {
+    fn units(&self) -> usize {
+        self.out.len().div_ceil(BLOCK * self.n)
+    }
+
+    fn divide(self, units: usize) -> (Self, Self) {
+        let Self { k, n, .. } = self;
+        let (x, x2) = self.x.split_at(units * BLOCK * k);
+        let (out, out2) = self.out.split_at_mut(units * BLOCK * n);
+        let (after, after2) = match self.after {
+            After::Add(residual) => {
+                let (first, second) = residual.split_at(units * BLOCK * n);
+                (After::Add(first), After::Add(second))
+            }
+            other => (other, other),
+        };
+        (Self { x, out, after, k, n }, Self { x: x2, out: out2, after: after2, k, n })
+    }
+}
+
 impl LinearCall<'_> {
-    /// Runs the layer on `x`, `[m, k]`, into `out`, `[m, n]`.
-    pub fn run(&self, cpu: Cpu, x: &[f32], out: &mut [f32], scratch: &mut LinearScratch) -> Result<(), NotFinite> {
+    /// Runs the layer on `x`, `[m, k]`, into `out`, `[m, n]`: blocks of rows on as many threads as there are scratches.
+    pub fn run_divided(
+        &self,
+        cpu: Cpu,
+        x: &[f32],
+        out: &mut [f32],
+        scratch: &mut [LinearScratch],
+    ) -> Result<(), NotFinite> {
+        let (k, n) = (self.k, self.n);
+        if out.is_empty() {
+            return Ok(());
+        }
+        let all = LayerRows { x, out, after: self.after, k, n };
+        divided(all, scratch, &|LayerRows { x, out, after, .. }, own| {
+            LinearCall { after, ..*self }.run(cpu, x, out, own)
+        })
+    }
+
+    /// The same on this thread.
+    fn run(&self, cpu: Cpu, x: &[f32], out: &mut [f32], scratch: &mut LinearScratch) -> Result<(), NotFinite> {
         let (k, n) = (self.k, self.n);
         for (block, out) in out.chunks_mut(BLOCK * n.max(1)).enumerate() {
             let first = block * BLOCK;
@@ -99,7 +147,7 @@ impl LinearCall<'_> {
     ) -> Result<(), NotFinite> {
         let (k, n) = (self.k, self.n);
         let m = out.len() / n;
-        let LinearScratch { normed, codes, rows, row_sums, sums, zeros, gemm } = scratch;
+        let LinearScratch { normed, codes, rows, sums, zeros, gemm } = scratch;
         codes.resize(m * k, 0);
         rows.clear();
         normed.resize(k, 0.0);
@@ -111,10 +159,8 @@ impl LinearCall<'_> {
             }
             rows.push(self.rule.quantize(cpu, row, p, &mut codes[i * k..(i + 1) * k])?);
         }
-        row_sums.clear();
-        row_sums.extend(rows.iter().map(|row| row.sum));
         sums.resize(m * n, 0);
-        gemm_i8(m, codes, k, row_sums, &weight.codes, sums, gemm);
+        gemm_i8(m, codes, k, &weight.codes, sums, gemm);
         zeros.clear();
         let bias = weight.bias.as_deref().unwrap_or_else(|| {
             zeros.resize(n, 0.0);

@@ -158,6 +158,14 @@ impl Backbone for T2tVit {
         self.blocks[index].run(executor, tokens)
     }
 
+    fn last_block(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError> {
+        let Some(last) = self.blocks.last() else { return Ok(tokens.clone()) };
+        match self.pool {
+            Pool::ClassToken => last.run_first(executor, tokens, 1),
+            Pool::Mean => last.run(executor, tokens),
+        }
+    }
+
     fn features(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError> {
         match self.pool {
             Pool::ClassToken => {

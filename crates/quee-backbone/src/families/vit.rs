@@ -146,6 +146,14 @@ impl Backbone for Vit {
         self.blocks[index].run(executor, tokens)
     }
 
+    fn last_block(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError> {
+        let Some(last) = self.blocks.last() else { return Ok(tokens.clone()) };
+        match self.pooling {
+            Pooling::Tokens => last.run_first(executor, tokens, self.config.prefix()),
+            Pooling::NormThenMean | Pooling::MeanThenNorm => last.run(executor, tokens),
+        }
+    }
+
     fn features(&self, executor: &mut dyn Executor, tokens: &Value) -> Result<Value, ExecError> {
         let (prefix, d) = (self.config.prefix(), self.config.dim);
         match self.pooling {

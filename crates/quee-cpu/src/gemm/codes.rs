@@ -3,7 +3,9 @@
 use super::panels::Panels;
 use super::tile::{Dots, Tile, multiply};
 #[cfg(target_arch = "x86_64")]
-use super::x86::{Avx2Codes, VnniCodes};
+use super::x86::Avx2Codes;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::matrix::{GROUP, Matrix, Rows, multiply_to_sums};
 use crate::isa::{Cpu, Isa};
 
 /// Longest K: 2^31 / 128².
@@ -25,9 +27,9 @@ enum Packed {
     /// Pairs of sign-extended codes.
     #[cfg(target_arch = "x86_64")]
     Pairs(Panels<[i16; 2]>),
-    /// Four bytes, each a code with 128 added.
+    /// Vectors of groups of four, and what the sums of each column start from: −128 · Σ codes.
     #[cfg(target_arch = "x86_64")]
-    Quads(Panels<[u8; 4]>),
+    Quads(Matrix, Vec<i32>),
 }
 
 /// How `N` codes become one group of B. Codes beyond K are given as 0.
@@ -52,16 +54,6 @@ impl Grouped<2> for [i16; 2] {
     }
     fn of_a(codes: [i8; 2]) -> Self {
         codes.map(i16::from)
-    }
-}
-
-#[cfg(any(test, target_arch = "x86_64"))]
-impl Grouped<4> for [u8; 4] {
-    fn of_b(codes: [i8; 4]) -> Self {
-        codes.map(|code| code as u8 ^ 0x80)
-    }
-    fn of_a(codes: [i8; 4]) -> Self {
-        codes.map(|code| code as u8)
     }
 }
 
@@ -121,7 +113,7 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Packed::Pairs(Panels::new(Avx2Codes::LANES, Avx2Codes::VECTORS)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => Packed::Quads(Panels::new(VnniCodes::LANES, VnniCodes::VECTORS)),
+            Isa::Avx512Vnni => Packed::Quads(Matrix::default(), Vec::new()),
             #[cfg(not(target_arch = "x86_64"))]
             isa => unreachable!("no processor of this architecture has {isa}"),
         };
@@ -144,7 +136,10 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => pack_rows(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
-            Packed::Quads(panels) => pack_rows(panels, n, k, codes),
+            Packed::Quads(matrix, start) => {
+                matrix.pack(n, k, codes);
+                starts(matrix, start);
+            }
         }
     }
 
@@ -159,7 +154,10 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => pack_columns(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
-            Packed::Quads(panels) => pack_columns(panels, n, k, codes),
+            Packed::Quads(matrix, start) => {
+                matrix.pack_transposed(n, k, codes);
+                starts(matrix, start);
+            }
         }
     }
 
@@ -176,7 +174,7 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => panels.n(),
             #[cfg(target_arch = "x86_64")]
-            Packed::Quads(panels) => panels.n(),
+            Packed::Quads(matrix, _) => matrix.n(),
         }
     }
 
@@ -193,29 +191,19 @@ pub struct GemmScratch {
     #[cfg(target_arch = "x86_64")]
     pairs: Vec<[i16; 2]>,
     #[cfg(target_arch = "x86_64")]
-    quads: Vec<[u8; 4]>,
+    bytes: Vec<u8>,
     start: Vec<i32>,
 }
 
 /// `out[i, j] = Σ_k a[i, k] · b[j, k]`, exact for all codes from −128 to 127 on both sides.
 ///
-/// `a` holds m rows of K codes, `stride` apart; `a_sums[i]` must be the sum of row `i` (the VNNI kernel corrects with
-/// it); `out` is `[m, n]`. One thread. A is read in one go: give it rows by the hundred, so that they stay in cache.
+/// `a` holds m rows of K codes, `stride` apart; `out` is `[m, n]`. One thread. A is read in one go: give it rows by the hundred, so that they stay in cache.
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub fn gemm_i8(
-    m: usize,
-    a: &[i8],
-    stride: usize,
-    a_sums: &[i32],
-    b: &PackedB,
-    out: &mut [i32],
-    scratch: &mut GemmScratch,
-) {
+pub fn gemm_i8(m: usize, a: &[i8], stride: usize, b: &PackedB, out: &mut [i32], scratch: &mut GemmScratch) {
     let (n, k) = (b.n(), b.k);
     assert!(m == 0 || (stride >= k && a.len() >= (m - 1) * stride + k), "A of {m} x {k}, rows {stride} apart");
-    assert_eq!(a_sums.len(), m, "one sum per row of A");
     assert_eq!(out.len(), m * n, "output of {m} x {n}");
     let start = &mut scratch.start;
     start.clear();
@@ -233,35 +221,34 @@ pub fn gemm_i8(
             multiply(&tile, &scratch.pairs, panels.groups(), start, panels, out);
         }
         #[cfg(target_arch = "x86_64")]
-        Packed::Quads(panels) => {
-            let tile = VnniCodes::on(b.cpu).expect("quads are packed for VNNI alone");
-            multiply_quads(&tile, m, k, a, stride, a_sums, panels, out, (&mut scratch.quads, start));
+        Packed::Quads(matrix, start) => {
+            let stride_bytes = k.next_multiple_of(GROUP);
+            unsigned_rows(m, k, a, stride, stride_bytes, &mut scratch.bytes);
+            multiply_to_sums(b.cpu, Rows::new(&scratch.bytes, stride_bytes, m, k), matrix, start, out);
         }
     }
 }
 
-/// Σ a·(b + 128) = Σ a·b + 128·Σ a, so every sum starts from −128·Σ a. Wrapping: the end result fits, whatever came between.
-#[cfg(any(test, target_arch = "x86_64"))]
-#[allow(clippy::too_many_arguments)]
-fn multiply_quads<T: Tile<Group = [u8; 4], Sum = i32>>(
-    tile: &T,
-    m: usize,
-    k: usize,
-    a: &[i8],
-    stride: usize,
-    a_sums: &[i32],
-    panels: &Panels<[u8; 4]>,
-    out: &mut [i32],
-    (quads, start): (&mut Vec<[u8; 4]>, &mut Vec<i32>),
-) {
-    group_rows(m, k, a, stride, quads);
-    start.extend(a_sums.iter().map(|sum| sum.wrapping_mul(-128)));
-    multiply(tile, quads, panels.groups(), start, panels, out);
+/// Σ (a + 128)·b = Σ a·b + 128·Σ b.
+#[cfg(target_arch = "x86_64")]
+fn starts(matrix: &Matrix, start: &mut Vec<i32>) {
+    matrix.sums(start);
+    start.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(-128));
+}
+
+/// Codes of A with 128 added, rows padded to whole groups.
+#[cfg(target_arch = "x86_64")]
+fn unsigned_rows(m: usize, k: usize, a: &[i8], stride: usize, padded: usize, out: &mut Vec<u8>) {
+    out.resize(m * padded, 0);
+    for (row, out) in (0..m).zip(out.chunks_exact_mut(padded.max(1))) {
+        for (to, &code) in out.iter_mut().zip(&a[row * stride..][..k]) {
+            *to = code as u8 ^ 0x80;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tile::{Plain, Quad};
     use super::*;
     use proptest::prelude::*;
     use quee_quant::reference::matmul_codes;
@@ -278,25 +265,6 @@ mod tests {
                 _ => (lo + (mixed / 4) as i64 % (hi - lo + 1)) as i8,
             }
         }
-    }
-
-    fn sums(m: usize, k: usize, a: &[i8], stride: usize) -> Vec<i32> {
-        (0..m).map(|i| a[i * stride..][..k].iter().map(|&x| i32::from(x)).sum()).collect()
-    }
-
-    /// The VNNI product with every instruction replaced by its meaning: same packing, same loops, same correction.
-    fn emulated_vnni(m: usize, n: usize, k: usize, a: &[i8], stride: usize, b: &[i8], transposed: bool) -> Vec<i32> {
-        let mut panels = Panels::new(16, 4);
-        if transposed {
-            pack_columns(&mut panels, n, k, b)
-        } else {
-            pack_rows(&mut panels, n, k, b)
-        }
-        let mut out = vec![i32::MIN; m * n];
-        let tile: Plain<Quad, 16, 4> = Plain(Quad);
-        let scratch = (&mut Vec::new(), &mut Vec::new());
-        multiply_quads(&tile, m, k, a, stride, &sums(m, k, a, stride), &panels, &mut out, scratch);
-        out
     }
 
     fn check(m: usize, n: usize, k: usize, gap: usize, a_bits: u8, b_bits: u8, seed: u64) {
@@ -319,12 +287,10 @@ mod tests {
                     packed.pack(n, k, &b);
                 }
                 let mut out = vec![i32::MIN; m * n];
-                gemm_i8(m, &padded, stride, &sums(m, k, &padded, stride), &packed, &mut out, &mut scratch);
+                gemm_i8(m, &padded, stride, &packed, &mut out, &mut scratch);
                 assert_eq!(out, want, "{isa}, {m} x {n} x {k}, transposed {transposed}");
             }
         }
-        assert_eq!(emulated_vnni(m, n, k, &padded, stride, &b, false), want);
-        assert_eq!(emulated_vnni(m, n, k, &padded, stride, &b_transposed, true), want);
     }
 
     proptest! {
@@ -359,10 +325,9 @@ mod tests {
                 let mut packed = PackedB::new(isa);
                 packed.pack(1, k, &b);
                 let mut out = [0];
-                gemm_i8(1, &a, k, &sums(1, k, &a, k), &packed, &mut out, &mut GemmScratch::default());
+                gemm_i8(1, &a, k, &packed, &mut out, &mut GemmScratch::default());
                 assert_eq!(out.to_vec(), want, "{isa}");
             }
-            assert_eq!(emulated_vnni(1, 1, k, &a, k, &b, false), want);
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::panels::Panels;
 use super::tile::{Plain, Single, Tile, multiply};
 #[cfg(target_arch = "x86_64")]
-use super::x86::Avx2Floats;
+use super::x86::{Avx2Floats, Avx512Floats};
 use crate::isa::{Cpu, Isa};
 
 type PortableTile = Plain<Single, 8, 1>;
@@ -23,7 +23,9 @@ impl PackedF32 {
     pub fn on(cpu: Cpu) -> Self {
         let panels = match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512Vnni => Panels::new(Avx2Floats::LANES, Avx2Floats::VECTORS),
+            Isa::Avx2 => Panels::new(Avx2Floats::LANES, Avx2Floats::VECTORS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Panels::new(Avx512Floats::LANES, Avx512Floats::VECTORS),
             _ => Panels::new(PortableTile::LANES, PortableTile::VECTORS),
         };
         Self {
@@ -67,6 +69,10 @@ pub(crate) fn gemm_f32(m: usize, a: &[f32], stride: usize, b: &PackedF32, out: &
     zeros.resize(m, 0.0);
     #[cfg(target_arch = "x86_64")]
     if let Some(tile) = Avx2Floats::on(b.cpu) {
+        return multiply(&tile, a, stride, zeros, &b.panels, out);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(tile) = Avx512Floats::on(b.cpu) {
         return multiply(&tile, a, stride, zeros, &b.panels, out);
     }
     let tile: PortableTile = Plain(Single);

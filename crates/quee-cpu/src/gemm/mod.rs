@@ -5,16 +5,21 @@
 //! up to six rows and one panel is summed in registers over the whole of K (`tile::Tile`), one splat group of A against a
 //! few vectors of B at a time.
 //!
+//! On AVX-512 VNNI the integer product is that of `crate::avx512`.
+//!
 //! - `codes`: integer product on each instruction set
+//! - `fused`: a layer from codes to codes
 //! - `float`: float product
 //! - `panels`: packed layout
 //! - `tile`: loops around the tiles, and the portable tile
 
 pub mod codes;
 pub(crate) mod float;
+pub mod fused;
 pub(crate) mod panels;
 pub(crate) mod tile;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
 pub use codes::{GemmScratch, PackedB, gemm_i8};
+pub use fused::FusedLinear;

@@ -88,19 +88,6 @@ pub(crate) trait Lane {
     fn add_product(sum: Self::Sum, a: Self::Group, b: Self::Group) -> Self::Sum;
 }
 
-/// Four codes per group, of A as signed bytes and of B as bytes with 128 added: one lane of `vpdpbusd`.
-#[cfg(test)]
-pub(crate) struct Quad;
-
-#[cfg(test)]
-impl Lane for Quad {
-    type Group = [u8; 4];
-    type Sum = i32;
-    fn add_product(sum: i32, a: [u8; 4], b: [u8; 4]) -> i32 {
-        a.iter().zip(b).fold(sum, |sum, (&a, b)| sum.wrapping_add(i32::from(a as i8) * i32::from(b)))
-    }
-}
-
 /// One float per group, without fused multiply-add.
 pub(crate) struct Single;
 

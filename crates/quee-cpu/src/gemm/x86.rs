@@ -92,23 +92,23 @@ register_tile! {
 }
 
 register_tile! {
-    /// Four codes per group; the bytes of B are codes with 128 added, because the instruction wants one unsigned operand.
-    VnniCodes in vnni_codes: features "avx512f,avx512bw,avx512vnni", on Isa::Avx512Vnni, 4 of [1 2 3 4] vectors,
-    vector __m512i = 16 x [u8; 4] => i32,
-    load |at: *const [u8; 4]| _mm512_loadu_si512(at.cast()),
-    splat |codes: [u8; 4]| _mm512_set1_epi32(i32::from_le_bytes(codes)),
-    splat_sum _mm512_set1_epi32,
-    dot |sum, a, b| _mm512_dpbusd_epi32(sum, b, a),
-    store |to: *mut i32, sums| _mm512_storeu_si512(to.cast(), sums)
-}
-
-register_tile! {
     /// One float per group; fused multiply-add.
-    Avx2Floats in avx2_floats: features "avx2,fma", on Isa::Avx2 | Isa::Avx512Vnni, 2 of [1 2] vectors,
+    Avx2Floats in avx2_floats: features "avx2,fma", on Isa::Avx2, 2 of [1 2] vectors,
     vector __m256 = 8 x f32 => f32,
     load |at: *const f32| _mm256_loadu_ps(at),
     splat _mm256_set1_ps,
     splat_sum _mm256_set1_ps,
     dot |sum, a, b| _mm256_fmadd_ps(a, b, sum),
     store |to: *mut f32, sums| _mm256_storeu_ps(to, sums)
+}
+
+register_tile! {
+    /// The same in wide vectors; every sum has the same bits.
+    Avx512Floats in avx512_floats: features "avx512f", on Isa::Avx512Vnni, 4 of [1 2 3 4] vectors,
+    vector __m512 = 16 x f32 => f32,
+    load |at: *const f32| _mm512_loadu_ps(at),
+    splat _mm512_set1_ps,
+    splat_sum _mm512_set1_ps,
+    dot |sum, a, b| _mm512_fmadd_ps(a, b, sum),
+    store |to: *mut f32, sums| _mm512_storeu_ps(to, sums)
 }

@@ -1,0 +1,320 @@
+//! The right operand of a product, packed, and the register tiles over it.
+
+use std::arch::x86_64::*;
+
+use super::LANES;
+use super::epilogue::Sums;
+use crate::isa::{Cpu, Isa};
+
+/// Rows of a full tile.
+pub(crate) const ROWS: usize = 6;
+/// Vectors of a full panel.
+pub(crate) const VECTORS: usize = 4;
+/// Groups of a turn of the inner loop.
+const UNROLL: usize = 4;
+/// Codes of a column that one instruction multiplies and adds.
+pub(crate) const GROUP: usize = 4;
+
+/// A vector of bytes in memory: 16 columns of four codes each.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub [i8; 64]);
+
+/// A matrix of `n` columns of `k` codes.
+///
+/// Panels of 64 columns follow each other; the last one has as many vectors as its columns need, up to five. Inside a panel: `[groups][vectors]` lines.
+/// Columns beyond `n` and codes beyond `k` are 0.
+#[derive(Debug, Default)]
+pub(crate) struct Matrix {
+    n: usize,
+    k: usize,
+    lines: Vec<Line>,
+}
+
+/// Columns of one panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    /// The first column.
+    pub column: usize,
+    /// Vectors.
+    pub vectors: usize,
+    pub lines: &'a [Line],
+}
+
+/// Vectors of the panels of `n` columns: four each, but five in the last where one would be left alone.
+pub(crate) fn widths(n: usize) -> impl Iterator<Item = usize> {
+    let mut left = n.div_ceil(LANES);
+    std::iter::from_fn(move || {
+        let width = if left == VECTORS + 1 { left } else { left.min(VECTORS) };
+        left -= width;
+        (width > 0).then_some(width)
+    })
+}
+
+impl Matrix {
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub fn groups(&self) -> usize {
+        self.k.div_ceil(GROUP)
+    }
+
+    /// Columns with those that fill the last vector.
+    pub fn padded(&self) -> usize {
+        self.n.next_multiple_of(LANES)
+    }
+
+    /// Makes room for `n` columns of `k` codes; what is in it is arbitrary. Memory is kept.
+    pub fn resize(&mut self, n: usize, k: usize) {
+        (self.n, self.k) = (n, k);
+        self.lines.resize(n.div_ceil(LANES) * k.div_ceil(GROUP), Line([0; 64]));
+    }
+
+    /// Replaces the content by `codes`, `[n, k]`.
+    pub fn pack(&mut self, n: usize, k: usize, codes: &[i8]) {
+        assert_eq!(codes.len(), n * k, "codes of {n} x {k}");
+        self.clear(n, k);
+        let groups = self.groups();
+        for (column, vectors, lines) in panels_mut(n, groups, &mut self.lines) {
+            let columns = codes[column * k..].chunks_exact(k.max(1)).take(vectors * LANES);
+            for (i, codes) in columns.enumerate() {
+                let (vector, at) = (i / LANES, i % LANES * GROUP);
+                let (whole, tail) = codes.as_chunks::<GROUP>();
+                let mut lines = lines.iter_mut().skip(vector).step_by(vectors);
+                for (group, line) in whole.iter().zip(lines.by_ref()) {
+                    line.0[at..at + GROUP].copy_from_slice(group);
+                }
+                if let (Some(line), false) = (lines.next(), tail.is_empty()) {
+                    line.0[at..at + tail.len()].copy_from_slice(tail);
+                }
+            }
+        }
+    }
+
+    /// Replaces the content by the transpose of `codes`, `[k, n]`.
+    pub fn pack_transposed(&mut self, n: usize, k: usize, codes: &[i8]) {
+        assert_eq!(codes.len(), n * k, "codes of {k} x {n}");
+        self.clear(n, k);
+        let groups = self.groups();
+        for (column, vectors, lines) in panels_mut(n, groups, &mut self.lines) {
+            for (g, lines) in lines.chunks_exact_mut(vectors).enumerate() {
+                for i in 0..GROUP.min(k - g * GROUP) {
+                    let row = &codes[(g * GROUP + i) * n + column..(g * GROUP + i + 1) * n];
+                    for (line, codes) in lines.iter_mut().zip(row.chunks(LANES)) {
+                        for (lane, &code) in codes.iter().enumerate() {
+                            line.0[lane * GROUP + i] = code;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Zeros for `n` columns of `k` codes.
+    fn clear(&mut self, n: usize, k: usize) {
+        self.resize(n, k);
+        self.lines.fill(Line([0; 64]));
+    }
+
+    /// Sum of every column, `[padded]`.
+    pub fn sums(&self, sums: &mut Vec<i32>) {
+        sums.clear();
+        for panel in self.panels() {
+            let at = sums.len();
+            sums.resize(at + panel.vectors * LANES, 0);
+            for lines in panel.lines.chunks_exact(panel.vectors) {
+                for (line, sums) in lines.iter().zip(sums[at..].chunks_exact_mut(LANES)) {
+                    for (group, sum) in line.0.chunks_exact(GROUP).zip(sums) {
+                        *sum += group.iter().map(|&code| i32::from(code)).sum::<i32>();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The panels in the order of their columns.
+    pub fn panels(&self) -> impl Iterator<Item = Panel<'_>> {
+        let (mut column, mut line) = (0, 0);
+        widths(self.n).map(move |vectors| {
+            let lines = &self.lines[line..line + vectors * self.groups()];
+            let panel = Panel { column, vectors, lines };
+            column += vectors * LANES;
+            line += lines.len();
+            panel
+        })
+    }
+
+    /// All lines, panel by panel.
+    pub fn lines_mut(&mut self) -> &mut [Line] {
+        &mut self.lines
+    }
+}
+
+/// First column, vectors and lines of each panel.
+fn panels_mut(n: usize, groups: usize, mut lines: &mut [Line]) -> impl Iterator<Item = (usize, usize, &mut [Line])> {
+    let mut column = 0;
+    widths(n).map(move |vectors| {
+        let (panel, rest) = std::mem::take(&mut lines).split_at_mut(vectors * groups);
+        lines = rest;
+        let first = column;
+        column += vectors * LANES;
+        (first, vectors, panel)
+    })
+}
+
+/// Rows of bytes, each a code with 128 added. A row is followed by as many readable bytes as fill its last group; what they are does not
+/// matter.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    rows: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// `rows` rows of `k` codes, `stride` apart.
+    pub fn new(bytes: &'a [u8], stride: usize, rows: usize, k: usize) -> Self {
+        let needed = k.next_multiple_of(GROUP);
+        assert!(rows == 0 || bytes.len() >= (rows - 1) * stride + needed, "{rows} rows of {k} codes");
+        Self { bytes, stride, rows }
+    }
+}
+
+/// What happens to the sums of a row of a tile.
+pub(crate) trait Epilogue {
+    /// Takes the sums of `V` vectors of columns, from `column` on, of row `row`.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW, DQ, VL and VNNI.
+    unsafe fn row<const V: usize>(&mut self, row: usize, column: usize, sums: [__m512i; V]);
+}
+
+/// `sums[i, j] = start[j] + Σ_k (a[i, k] + 128) · b[j, k]` of all rows and columns, handed to `epilogue` tile by tile.
+///
+/// `start` has an element for each padded column.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn multiply<E: Epilogue>(a: Rows, b: &Matrix, start: &[i32], epilogue: &mut E) {
+    assert!(start.len() >= b.padded());
+    for panel in b.panels() {
+        multiply_panel(a, b.groups(), &panel, start, epilogue);
+    }
+}
+
+/// The product itself: `out` is `[rows, n]`.
+pub(crate) fn multiply_to_sums(cpu: Cpu, a: Rows, b: &Matrix, start: &[i32], out: &mut [i32]) {
+    assert!(cpu.isa() == Isa::Avx512Vnni && out.len() == a.rows * b.n());
+    let mut sums = Sums { out, stride: b.n(), columns: b.n() };
+    // SAFETY: the `Cpu` proves the features.
+    unsafe { multiply(a, b, start, &mut sums) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
+    match panel.vectors {
+        1 => panel_tiles::<1, E>(a, groups, panel, start, epilogue),
+        2 => panel_tiles::<2, E>(a, groups, panel, start, epilogue),
+        3 => panel_tiles::<3, E>(a, groups, panel, start, epilogue),
+        4 => panel_tiles::<4, E>(a, groups, panel, start, epilogue),
+        _ => panel_tiles::<5, E>(a, groups, panel, start, epilogue),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn panel_tiles<const V: usize, E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
+    let start = &start[panel.column..panel.column + V * LANES];
+    assert!(panel.lines.len() == groups * V);
+    let (lines, column) = (panel.lines.as_ptr(), panel.column);
+    let most = if V > VECTORS { ROWS - 1 } else { ROWS };
+    let mut row = 0;
+    while row < a.rows {
+        let left = a.rows - row;
+        // Two halves are better than a full tile and a small rest.
+        let rows = if left > most && left < 2 * most { left.div_ceil(2) } else { left.min(most) };
+        // SAFETY: `Rows` holds the bytes of `rows` rows from `row` on with whole groups; `lines` are groups · V; `start` is V vectors.
+        unsafe {
+            let bytes = a.bytes.as_ptr().add(row * a.stride);
+            match rows {
+                1 => tile::<1, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+                2 => tile::<2, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+                3 => tile::<3, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+                4 => tile::<4, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+                5 => tile::<5, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+                _ => tile::<6, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+            }
+        }
+        row += rows;
+    }
+}
+
+/// # Safety
+/// `a` has `R` rows of `groups` groups, `stride` bytes apart; `b` has `groups · V` lines; `start` has `V` vectors.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<const R: usize, const V: usize, E: Epilogue>(
+    a: *const u8,
+    stride: usize,
+    groups: usize,
+    b: *const Line,
+    start: *const i32,
+    row: usize,
+    column: usize,
+    epilogue: &mut E,
+) {
+    let mut sums = [[_mm512_setzero_si512(); V]; R];
+    for v in 0..V {
+        // SAFETY: `start` has V vectors.
+        let start = unsafe { _mm512_loadu_si512(start.add(v * LANES).cast()) };
+        for sums in &mut sums {
+            sums[v] = start;
+        }
+    }
+    let mut g = 0;
+    // A few groups at a time: the end of a short loop is foreseen better.
+    while g + UNROLL <= groups {
+        for u in 0..UNROLL {
+            // SAFETY: g + u < groups.
+            unsafe { step(&mut sums, a.add((g + u) * GROUP), stride, b.add((g + u) * V)) };
+        }
+        g += UNROLL;
+    }
+    while g < groups {
+        // SAFETY: g < groups.
+        unsafe { step(&mut sums, a.add(g * GROUP), stride, b.add(g * V)) };
+        g += 1;
+    }
+    for (i, sums) in sums.into_iter().enumerate() {
+        // SAFETY: the features of `Epilogue::row` are enabled here.
+        unsafe { epilogue.row(row + i, column, sums) };
+    }
+}
+
+/// One group of `R` rows and `V` vectors of columns.
+///
+/// # Safety
+/// `a` has `R` groups, `stride` bytes apart; `b` has `V` lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn step<const R: usize, const V: usize>(
+    sums: &mut [[__m512i; V]; R],
+    a: *const u8,
+    stride: usize,
+    b: *const Line,
+) {
+    let mut columns = [_mm512_setzero_si512(); V];
+    for (v, column) in columns.iter_mut().enumerate() {
+        // SAFETY: `b` has V lines.
+        *column = unsafe { _mm512_load_si512(b.add(v).cast()) };
+    }
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: row i < R has four bytes.
+        let group = _mm512_set1_epi32(unsafe { a.add(i * stride).cast::<i32>().read_unaligned() });
+        for v in 0..V {
+            sums[v] = _mm512_dpbusd_epi32(sums[v], group, columns[v]);
+        }
+    }
+}
