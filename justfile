@@ -87,6 +87,10 @@ data *ARGS:
 weights *ARGS:
     {{ quee }} weights "$@"
 
+# List or throw away stored results: just cache list, just cache prune --limit 5GB, just cache clear
+cache *ARGS:
+    {{ quee }} cache "$@"
+
 # Train a pretrained backbone on another data set: just finetune cifar10 --weights FILE
 finetune NAME *ARGS:
     @shift; {{ quee }} finetune experiments/{{ NAME }}/finetune.toml "$@"

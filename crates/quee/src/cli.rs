@@ -16,8 +16,8 @@ use crate::recipe::{self, Recipe};
 use crate::sweep::{self, Cases};
 use crate::training::{self, TrainingArgs};
 use crate::{
-    backends_command, bench_command, compare, data_command, finetune, inspect, ladder, predict, pretrain, quantize,
-    run, tune_command, weights_command,
+    backends_command, bench_command, cache_command, compare, data_command, finetune, inspect, ladder, predict,
+    pretrain, quantize, run, tune_command, weights_command,
 };
 
 /// What is written to the standard error stream where `QUEE_LOG` does not say.
@@ -71,6 +71,9 @@ enum Command {
     /// List and fetch published weights
     #[command(subcommand)]
     Weights(weights_command::WeightsCommand),
+    /// List and throw away stored results of finished stages
+    #[command(subcommand)]
+    Cache(cache_command::CacheCommand),
     /// Measure this machine
     #[command(subcommand)]
     Bench(bench_command::BenchCommand),
@@ -269,6 +272,7 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Weights(command) => {
             print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
         }
+        Command::Cache(command) => print(&cache_command::run(&command)?),
         Command::Bench(command) => blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel)),
         Command::Tune(args) => print(&blocking(1, "measuring", move |cancel| tune_command::run(&args, cancel))?),
     }

@@ -8,6 +8,7 @@
 //! - [`report`]: the page that a run leaves behind; [`compare`]: finished runs on one axis
 //! - [`backend`]: what runs a backbone; [`backends_command`] lists it
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
+//! - [`cache_command`]: what is stored of finished stages
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
 //! - [`bench_command`]: how fast kernels and networks are on a graphics adapter; [`tune_command`]: which kernels are the fastest there
@@ -18,6 +19,7 @@ pub mod assets;
 pub mod backend;
 pub mod backends_command;
 pub mod bench_command;
+pub mod cache_command;
 pub mod cancel;
 pub mod cli;
 pub mod compare;
