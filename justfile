@@ -20,8 +20,8 @@ device := backend_option + adapter_option
 profile_option := if profile == "" { "" } else { " --profile " + quote(profile) }
 settings := device + profile_option
 
-# Files that cargo fmt does not see, because a macro declares them.
-families := "crates/quee-backbone/src/families/*.rs"
+# Files that cargo fmt does not see: a macro declares them, or they are in a workspace of their own.
+unseen := "crates/quee-backbone/src/families/*.rs fuzz/src/*.rs fuzz/fuzz_targets/*.rs fuzz/examples/*.rs"
 
 [private]
 menu:
@@ -87,6 +87,10 @@ data *ARGS:
 weights *ARGS:
     {{ quee }} weights "$@"
 
+# List or throw away stored results: just cache list, just cache prune --limit 5GB, just cache clear
+cache *ARGS:
+    {{ quee }} cache "$@"
+
 # Train a pretrained backbone on another data set: just finetune cifar10 --weights FILE
 finetune NAME *ARGS:
     @shift; {{ quee }} finetune experiments/{{ NAME }}/finetune.toml "$@"
@@ -95,7 +99,7 @@ finetune NAME *ARGS:
 [group('developer')]
 test:
     cargo fmt --all --check
-    rustfmt --edition 2024 --check {{ families }}
+    rustfmt --edition 2024 --check {{ unseen }}
     cargo clippy --release --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
     cargo test --release --workspace --quiet
@@ -119,8 +123,30 @@ bench *ARGS:
 bench-gpu *ARGS:
     cargo run --release --quiet --package quee --features train-gpu -- bench gpu "$@"
 
+# Feed every parser of outside bytes with what a fuzzer makes up, each for so many seconds: just fuzz 120, just fuzz 900 pickle
+[group('developer')]
+fuzz SECONDS *TARGETS:
+    #!/bin/sh
+    set -eu
+    command -v c++ >/dev/null || { echo "fuzz: a C++ compiler is missing, which builds the fuzzer; e.g. apt-get install g++" >&2; exit 2; }
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        echo "fuzz: installing cargo-fuzz, which takes a few minutes" >&2
+        cargo install cargo-fuzz --locked --quiet
+    fi
+    seconds=$1
+    shift
+    [ $# -gt 0 ] || set -- $(cargo fuzz list)
+    for target in "$@"; do
+        # Without a sanitizer the stable compiler does: parsers have no unsafe code, and the targets watch memory themselves.
+        more=
+        [ "$target" != checkpoint ] || more=crates/quee-backbone/tests/fixtures
+        mkdir -p "fuzz/corpus/$target"
+        cargo fuzz run --sanitizer none "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" $more -- \
+            -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1
+    done
+
 # Bring the code into the project's format
 [group('developer')]
 fmt:
     cargo fmt --all
-    rustfmt --edition 2024 {{ families }}
+    rustfmt --edition 2024 {{ unseen }}

@@ -17,7 +17,7 @@ const SHAPE: [usize; 3] = [3, 32, 32];
 const PICTURE: usize = 3 * 32 * 32;
 
 /// What differs between the two.
-pub(crate) struct Variant {
+pub struct Variant {
     /// Name of the data set.
     pub(crate) name: &'static str,
     classes: usize,
@@ -29,7 +29,8 @@ pub(crate) struct Variant {
     names: &'static str,
 }
 
-pub(crate) const CIFAR10: Variant = Variant {
+/// CIFAR-10.
+pub const CIFAR10: Variant = Variant {
     name: "cifar10",
     classes: 10,
     label_bytes: 1,
@@ -38,7 +39,8 @@ pub(crate) const CIFAR10: Variant = Variant {
     names: "batches.meta.txt",
 };
 
-pub(crate) const CIFAR100: Variant = Variant {
+/// CIFAR-100.
+pub const CIFAR100: Variant = Variant {
     name: "cifar100",
     classes: 100,
     label_bytes: 2,
@@ -70,9 +72,23 @@ pub(crate) fn load(variant: &Variant, folder: &Path) -> Result<Dataset, DataErro
 
 fn read_records(variant: &Variant, path: &Path, values: &mut Vec<u8>, labels: &mut Vec<u16>) -> Result<(), DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Read { path: path.into(), source })?;
+    parse(variant, &bytes, &path.display().to_string(), values, labels)
+}
+
+/// Appends the pixels `[n, 3, 32, 32]` and the labels of one file; `origin` is its name in messages.
+///
+/// # Errors
+/// When it is empty, no whole number of records, or holds a label out of range.
+pub fn parse(
+    variant: &Variant,
+    bytes: &[u8],
+    origin: &str,
+    values: &mut Vec<u8>,
+    labels: &mut Vec<u16>,
+) -> Result<(), DataError> {
     let record = variant.label_bytes + PICTURE;
-    let origin = || path.display().to_string();
-    if bytes.is_empty() || bytes.len() % record != 0 {
+    let origin = || origin.to_owned();
+    if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
         let next = (bytes.len() / record + 1) * record;
         let what = format!("a whole number of records of {record} bytes");
         return Err(DataError::Truncated { origin: origin(), what, expected: next as u64, found: bytes.len() as u64 });
