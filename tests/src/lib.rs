@@ -43,6 +43,14 @@ pub fn program() -> &'static Path {
     })
 }
 
+/// A call of the program in the workspace folder, to be started.
+///
+/// # Panics
+/// When the program cannot be built.
+pub fn call<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
+    command(args)
+}
+
 /// Runs the program in the workspace folder.
 ///
 /// # Panics
@@ -67,6 +75,8 @@ fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(program());
     command.current_dir(workspace()).env_remove("QUEE_DATA").args(args);
     // Nor what this machine's user has in the folder for the data of programs.
+    // Nor what earlier tests have computed; tests of the cache name one.
+    command.env("QUEE_CACHE", "none");
     command.env("XDG_DATA_HOME", workspace().join("target/no-such-folder"));
     command
 }

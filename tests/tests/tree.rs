@@ -1,8 +1,11 @@
 //! The path table: prefixes are shared, and sharing changes no bit.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use quee::backend::{Device, Engine};
+use quee::cache::Pieces;
 use quee::cancel::Cancel;
 use quee::progress::Stage;
 use quee::recipe::{self, Recipe};
@@ -80,6 +83,57 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
             assert!(equal, "path {path:?}, picture {sample}");
         }
     }
+}
+
+/// Batches that are kept in memory.
+#[derive(Default)]
+struct Kept(Mutex<BTreeMap<(u64, usize), Vec<Vec<f32>>>>, AtomicU64);
+
+impl Pieces for Kept {
+    fn begin_pass(&self) -> u64 {
+        self.1.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn piece(&self, pass: u64, number: usize) -> Option<Vec<Vec<f32>>> {
+        self.0.lock().unwrap().get(&(pass, number)).cloned()
+    }
+
+    fn keep(&self, pass: u64, number: usize, piece: &[Vec<f32>]) {
+        self.0.lock().unwrap().insert((pass, number), piece.to_vec());
+    }
+}
+
+#[test]
+fn what_a_killed_run_has_kept_is_not_run_again() {
+    let (recipe, prepared) = digits();
+    let inner =
+        Device::open(recipe.backend, &recipe.gpu).unwrap().engine(Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse)));
+    let counting = CountingEngine { inner, counts: Counts::default() };
+    let (tree, widths) = (path_tree(&recipe).unwrap(), &recipe.quant.widths);
+    let program =
+        Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let pictures = prepared.pictures(&prepared.splits.test[..16]);
+    let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
+    let run = |kept: &Kept| {
+        counting.counts.lock().unwrap().clear();
+        let drive = Drive::new(&counting, 5, &cancel, &progress).keeping(kept);
+        let stem = program.all_stem_features(&drive, &pictures).unwrap();
+        let table = program.tree_features(&drive, &pictures, &tree, widths).unwrap();
+        assert_eq!(stem, table[0], "the root holds what is behind the stem");
+        (table, counting.counts.lock().unwrap().get("patch_embed.proj").copied().unwrap_or(0))
+    };
+    let whole = Kept::default();
+    let (expected, stems) = run(&whole);
+    assert_eq!(stems, 32, "two passes over 16 pictures");
+    // Batches of 5, 5, 5 and 1 in either pass: a run that died had the second of the first pass, and the first and last of the second.
+    let some = Kept::default();
+    for place in [(0, 1), (1, 0), (1, 3)] {
+        some.0.lock().unwrap().insert(place, whole.0.lock().unwrap()[&place].clone());
+    }
+    let (found, stems) = run(&some);
+    assert_eq!(stems, 32 - 11);
+    assert!(found == expected, "the same bits");
+    assert_eq!(run(&some).1, 0, "everything is there now");
 }
 
 #[test]

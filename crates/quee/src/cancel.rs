@@ -9,7 +9,7 @@ pub struct Cancel(Arc<AtomicBool>);
 
 /// The user asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("stopped on request; nothing was written")]
+#[error("stopped on request; there are no results, and what was computed is kept unless there is no cache")]
 pub struct Cancelled;
 
 impl Cancel {

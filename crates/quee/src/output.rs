@@ -1,7 +1,7 @@
 //! What a command leaves: text on the standard output, and the results folder of a run, in which nothing is ever half-written.
 //!
 //! Files are written into a hidden folder beside the final one, which is renamed when everything is there. A run that
-//! fails or is stopped leaves no trace.
+//! fails or is stopped leaves no trace; what a run that was killed has left, the next one removes.
 
 use std::fs;
 use std::io::Write;
@@ -25,6 +25,8 @@ pub struct RunFolder {
     partial: PathBuf,
     target: PathBuf,
     finished: bool,
+    /// Locked as long as this process is alive: so that others know.
+    _lock: Option<fs::File>,
 }
 
 impl RunFolder {
@@ -37,6 +39,7 @@ impl RunFolder {
         let hint =
             || format!("{}: cannot create the results folder; hint: choose another place with --out", parent.display());
         fs::create_dir_all(&parent).with_context(hint)?;
+        remove_dead(&parent);
         let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         let stamp: String = stamp.trim_end_matches('Z').chars().filter(|c| *c != '-' && *c != ':').collect();
         let stamp = stamp.replace('T', "-");
@@ -49,7 +52,12 @@ impl RunFolder {
             }
             // Creating the hidden folder claims the id: two runs that start together get different ones.
             match fs::create_dir(&partial) {
-                Ok(()) => return Ok(Self { partial, target, finished: false }),
+                Ok(()) => match Hold::take(&partial) {
+                    Hold::Taken(lock) => return Ok(Self { partial, target, finished: false, _lock: Some(lock) }),
+                    Hold::Impossible => return Ok(Self { partial, target, finished: false, _lock: None }),
+                    // Taken for a dead run's in the moment before it was locked.
+                    Hold::Lost => {}
+                },
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e).with_context(hint),
             }
@@ -101,6 +109,40 @@ impl Drop for RunFolder {
     }
 }
 
+/// The lock of a folder under construction, which the system takes from a process that dies.
+enum Hold {
+    Taken(fs::File),
+    /// Another process has it, or the folder is gone.
+    Lost,
+    /// The file system knows no locks of folders.
+    Impossible,
+}
+
+impl Hold {
+    fn take(folder: &Path) -> Self {
+        let Ok(file) = fs::File::open(folder) else {
+            return if folder.is_dir() { Self::Impossible } else { Self::Lost };
+        };
+        match file.try_lock() {
+            Ok(()) if folder.is_dir() => Self::Taken(file),
+            Ok(()) | Err(fs::TryLockError::WouldBlock) => Self::Lost,
+            Err(fs::TryLockError::Error(_)) => Self::Impossible,
+        }
+    }
+}
+
+/// Removes folders under construction whose process has died.
+fn remove_dead(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_partial = name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".partial"));
+        if let (true, Hold::Taken(_lock)) = (is_partial, Hold::take(&entry.path())) {
+            // What cannot be removed now is hidden, and tried again by the next run.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Writes a file that is either there as a whole or not at all.
 ///
 /// # Errors
@@ -148,6 +190,18 @@ mod tests {
         run.write("a.csv", b"1").unwrap();
         drop(run);
         assert_eq!(fs::read_dir(out.path().join("r")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_run_has_left_is_removed_and_what_a_live_one_has_is_not() {
+        let out = tempfile::tempdir().unwrap();
+        let dead = out.path().join("r/.20200101-000000.partial");
+        fs::create_dir_all(&dead).unwrap();
+        fs::write(dead.join("a.csv"), b"1").unwrap();
+        let live = RunFolder::create(out.path(), "r").unwrap();
+        let other = RunFolder::create(out.path(), "r").unwrap();
+        assert_eq!(dead.exists(), !cfg!(unix));
+        assert!(live.partial.exists() && other.partial.exists());
     }
 
     #[test]
