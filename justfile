@@ -113,6 +113,11 @@ test:
 test-train-gpu:
     cargo test --release --workspace --features quee/train-gpu,quee-train/train-gpu --test gpu --quiet
 
+# Kill, damage and crowd runs, more often than `just test` does; about ten minutes
+[group('developer')]
+torture:
+    QUEE_TORTURE=1 cargo test --release --workspace --test faults -- --nocapture
+
 # Measure the kernels
 [group('developer')]
 bench *ARGS:

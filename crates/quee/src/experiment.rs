@@ -91,7 +91,8 @@ pub struct Base {
 pub struct Ready {
     device: Device,
     training: TrainDevice,
-    prepared: Arc<Prepared>,
+    /// Data, splits, backbone.
+    pub prepared: Arc<Prepared>,
     tree: Arc<PathTree>,
     /// What stages depend on.
     pub keys: Arc<Keys>,
@@ -249,7 +250,8 @@ impl Base {
     pub async fn evaluate(&self, recipe: Arc<Recipe>, runner: &mut Runner, cancel: &Cancel) -> Result<Results> {
         let prepared = &self.prepared;
         let keys = Arc::new(self.keys.of(&recipe)?);
-        let counted = Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments));
+        let counted =
+            Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments, self.timings.as_deref()));
         let mut seeds: Vec<SeedStudy> = Vec::new();
         for &seed in &recipe.seeds {
             let inputs = (

@@ -70,7 +70,7 @@ pub async fn explain(
 ) -> Result<String> {
     let (recipe, mut runner) = (Arc::new(recipe), Runner::new(pool, Arc::clone(&cache)));
     let ready = Ready::load(&recipe, &options, &mut runner).await?;
-    cache::explain::explain(&cache, &ready.keys, &recipe)
+    cache::explain::explain(&cache, &ready.keys, &recipe, &ready.prepared.cost)
 }
 
 /// The tree of a recipe, or what is drawn of it.
