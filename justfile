@@ -47,6 +47,14 @@ condition NAME QUESTION *ARGS:
 compare *RUNS:
     {{ quee }} compare "$@"
 
+# Run a finished run again and see whether every result is the same: just repeat runs/digits/latest
+repeat RUN *ARGS:
+    {{ quee }} repeat "$@"
+
+# Write finished runs into an MLflow file store: just export runs/digits/latest --mlflow mlruns
+export *ARGS:
+    {{ quee }} export "$@"
+
 # Measure which widths an experiment should offer: just ladder cifar10 --profile small --data DIR --weights FILE
 ladder NAME *ARGS:
     @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"

@@ -16,6 +16,7 @@ use crate::progress::Stage;
 use crate::quantize;
 use crate::quantize::file::{Origin, Quantizers, fingerprint};
 use crate::recipe::{self, Recipe};
+use crate::records::Log;
 use crate::results;
 use crate::stages::attempts;
 use crate::stages::backbone_runs;
@@ -43,13 +44,14 @@ pub async fn run(
     options: Options,
     pool: Arc<rayon::ThreadPool>,
     cache: Arc<Cache>,
+    log: Option<Log>,
     cancel: Cancel,
 ) -> Result<PathBuf> {
     let folder = RunFolder::create(&options.out, &recipe.name)?;
-    let mut runner = Runner::new(pool, cache);
+    let mut runner = Runner::new(pool, cache).logging(log);
     let base = Arc::new(Base::compute(Arc::new(recipe), &options, &mut runner, &cancel).await?);
     let results = base.evaluate(Arc::clone(&base.recipe), &mut runner, &cancel).await?;
-    let study = base.study(results, runner.seconds.clone());
+    let study = base.study(results, runner.records.clone());
     let written = runner.stage("write results", 0, move |_| {
         results::write(&study, &folder)?;
         let target = folder.finish()?;
