@@ -12,10 +12,11 @@ use quee::recipe::{self, Recipe};
 use quee::run::path_tree;
 use quee::stages::prepare::{Prepared, prepare};
 use quee::stages::walk::{Drive, Program};
-use quee_backbone::{ExecError, Executor, QuantPlan};
+use quee_backbone::{Backbone, ExecError, Executor, QuantPlan, presets};
 use quee_quant::{WeightQuantizer, Width};
 use quee_tests::counting::{Counting, Counts};
 use quee_tests::{DIGITS, workspace};
+use quee_train::random_weights;
 
 /// Counts what its executors run.
 struct CountingEngine {
@@ -85,9 +86,12 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     }
 }
 
+/// What is kept of a batch, by pass and batch.
+type Batches = BTreeMap<(u64, usize), Vec<Vec<f32>>>;
+
 /// Batches that are kept in memory.
 #[derive(Default)]
-struct Kept(Mutex<BTreeMap<(u64, usize), Vec<Vec<f32>>>>, AtomicU64);
+struct Kept(Mutex<Batches>, AtomicU64);
 
 impl Pieces for Kept {
     fn begin_pass(&self) -> u64 {
@@ -134,6 +138,48 @@ fn what_a_killed_run_has_kept_is_not_run_again() {
     assert_eq!(stems, 32 - 11);
     assert!(found == expected, "the same bits");
     assert_eq!(run(&some).1, 0, "everything is there now");
+}
+
+/// Features behind every segment, where every block is computed in full.
+fn features_in_full(program: &Program, executor: &mut dyn Executor, pixels: &[f32], width: Width) -> Vec<Vec<f32>> {
+    let stem = if width.is_float() { width } else { program.stem };
+    let mut tokens = program.stem(executor, pixels, stem).unwrap();
+    let (mut block, mut features) = (0, Vec::new());
+    for (index, &blocks) in program.segments.iter().enumerate() {
+        executor.set_width(width).unwrap();
+        for _ in 0..blocks {
+            tokens = program.backbone.block(block, executor, &tokens).unwrap();
+            block += 1;
+        }
+        features.push(program.features(executor, index, &tokens).unwrap());
+    }
+    assert_eq!(block, program.backbone.depth());
+    features
+}
+
+#[test]
+fn what_the_last_exit_sees_does_not_depend_on_tokens_that_it_does_not_read() {
+    let (recipe, prepared) = digits();
+    // Heads of 13 features, which run operation by operation, and of 64, which need not.
+    let preset = presets::find("vit_d7_w192_p4_32").unwrap();
+    let wide = preset.load(&Default::default(), random_weights(&preset.tensors(10), 5)).unwrap();
+    let pixels = prepared.images(&prepared.splits.test[..6]).unwrap();
+    let noise: Vec<f32> = pixels.iter().copied().cycle().take(2 * 3 * 32 * 32).collect();
+    let subjects: [(&dyn Backbone, &[usize], &[f32]); 2] =
+        [(prepared.backbone.as_ref(), &recipe.paths.segments, &pixels), (&*wide, &[2, 2, 2, 1], &noise)];
+    for (backbone, segments, pixels) in subjects {
+        let program = Program { backbone, segments, stem: recipe.quant.stem };
+        let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse));
+        let engine = Device::open(recipe.backend, &recipe.gpu).unwrap().engine(plan);
+        let mut executor = engine.executor().unwrap();
+        for &width in recipe.quant.widths.iter().chain([&Width::FLOAT]) {
+            let path = vec![width; segments.len()];
+            let features = program.run_path(executor.as_mut(), pixels, &path).unwrap();
+            let full = features_in_full(&program, executor.as_mut(), pixels, width);
+            let bits = |features: &[Vec<f32>]| features.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            assert!(bits(&features) == bits(&full), "{}, {width}", backbone.name());
+        }
+    }
 }
 
 #[test]

@@ -3,75 +3,16 @@
 //! `cargo bench -p quee-cpu --bench forward`; `-- PRESET` or `-- profile` for a part of it, `-- float` for floats beside it. Weights are random. Variants run in turns, and ratios are those
 //! of the turns, so that what else the machine does falls on all of them.
 
+mod subject;
+
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
-use quee_backbone::calibrate::Calibrator;
-use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::{Backbone, ExecError, Executor, QuantPlan, Value, presets};
-use quee_cpu::{CpuEngine, CpuExecutor, Isa, ProfileRow};
-use quee_quant::{ActQuantizer, WeightQuantizer, Width};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use quee_backbone::{ExecError, Executor, Value};
+use quee_cpu::{CpuExecutor, ProfileRow};
+use quee_quant::{ActQuantizer, Width};
 use rayon::prelude::*;
-
-/// A backbone with random weights, pictures of noise, and ranges calibrated on them.
-struct Subject {
-    backbone: Box<dyn Backbone>,
-    engine: Arc<CpuEngine>,
-    pictures: Vec<f32>,
-}
-
-fn numbers(len: usize, size: f32, seed: u64) -> Vec<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..len).map(|_| rng.random_range(-size..size)).collect()
-}
-
-impl Subject {
-    fn new(name: &str, most: usize, activations: ActQuantizer) -> Self {
-        let preset = presets::find(name).expect("a preset");
-        let tensors = preset.tensors(10).into_iter().enumerate().map(|(id, spec)| {
-            let len: usize = spec.shape.iter().product();
-            let inputs = len / spec.shape[0].max(1);
-            let gain = spec.name.contains("norm") && spec.name.ends_with("weight");
-            let size = if spec.shape.len() == 1 { 0.1 } else { (3.0 / inputs as f32).sqrt() };
-            let offset = if gain { 1.0 } else { 0.0 };
-            let data = numbers(len, size, id as u64).into_iter().map(|x| x + offset).collect();
-            (spec.name, spec.shape, data)
-        });
-        let checkpoint = Checkpoint::from_tensors("random", tensors.collect::<Vec<_>>());
-        let backbone = preset.load(&Default::default(), checkpoint).expect("the checkpoint fits");
-        let pictures = numbers(most * backbone.image_shape().iter().product::<usize>(), 2.0, 77);
-        let mut float = CpuEngine::new(Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), Isa::best()).executor();
-        let mut calibrator = Calibrator::new(&mut float).expect("the executor runs in float");
-        let [c, h, w] = backbone.image_shape();
-        let some = most.min(4);
-        let images = calibrator.input(&[some, c, h, w], &pictures[..some * c * h * w]).expect("input");
-        backbone.forward(&mut calibrator, &images).expect("float run");
-        let observers = calibrator.finish();
-        let plan = QuantPlan::calibrated(WeightQuantizer::Absmax, activations, &observers, &[eight_bits()]);
-        Self { backbone, engine: CpuEngine::new(Arc::new(plan), Isa::best()), pictures }
-    }
-
-    fn executor(&self, threads: usize) -> CpuExecutor {
-        let mut executor = self.engine.executor();
-        executor.set_threads(threads);
-        executor
-    }
-
-    fn logits(&self, executor: &mut CpuExecutor, run: Run, from: usize, count: usize) -> Result<Value, ExecError> {
-        let [c, h, w] = self.backbone.image_shape();
-        let size = c * h * w;
-        let images = executor.input(&[count, c, h, w], &self.pictures[from * size..(from + count) * size])?;
-        executor.set_width(if run.float { Width::FLOAT } else { eight_bits() })?;
-        if run.full { self.backbone.forward(executor, &images) } else { self.backbone.logits(executor, &images) }
-    }
-}
-
-fn eight_bits() -> Width {
-    Width::new(8, 8).expect("a width")
-}
+use subject::{Subject, eight_bits, median};
 
 /// What is timed.
 #[derive(Clone, Copy)]
@@ -86,9 +27,16 @@ struct Run {
     float: bool,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn logits(
+    subject: &Subject,
+    executor: &mut CpuExecutor,
+    run: Run,
+    from: usize,
+    count: usize,
+) -> Result<Value, ExecError> {
+    let images = subject.images(executor, from, count)?;
+    executor.set_width(if run.float { Width::FLOAT } else { eight_bits() })?;
+    if run.full { subject.backbone.forward(executor, &images) } else { subject.backbone.logits(executor, &images) }
 }
 
 /// Median and least seconds of each run, and the median of the ratios of the first to each.
@@ -101,12 +49,12 @@ fn interleaved(subject: &Subject, runs: &[Run], rounds: usize) -> Vec<[f64; 3]> 
             let start = Instant::now();
             if let [executor] = &mut executors[..] {
                 // Inside the pool, so that no operation has to get there first.
-                rayon::scope(|_| black_box(subject.logits(executor, *run, 0, run.batch).expect("it runs")));
+                rayon::scope(|_| black_box(logits(subject, executor, *run, 0, run.batch).expect("it runs")));
             } else {
                 let part = run.batch.div_ceil(run.executors);
                 executors.par_iter_mut().enumerate().for_each(|(i, executor)| {
                     let count = part.min(run.batch - i * part);
-                    black_box(subject.logits(executor, *run, i * part, count).expect("it runs"));
+                    black_box(logits(subject, executor, *run, i * part, count).expect("it runs"));
                 });
             }
             // The first rounds pack weights and fill caches.
@@ -164,7 +112,7 @@ fn profile(name: &str, batch: usize, activations: ActQuantizer) {
     let mut best: Option<(f64, Vec<ProfileRow>)> = None;
     for _ in 0..40 {
         executor.profile(true);
-        black_box(subject.logits(&mut executor, run, 0, batch).expect("it runs"));
+        black_box(logits(&subject, &mut executor, run, 0, batch).expect("it runs"));
         let all = executor.profiled().iter().map(|row| row.time.as_secs_f64()).sum();
         if best.as_ref().is_none_or(|(least, _)| all < *least) {
             best = Some((all, executor.profiled().to_vec()));

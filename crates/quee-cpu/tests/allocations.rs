@@ -6,10 +6,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use common::{backbone, input, pictures, plan, widths};
-use quee_backbone::{Backbone, Executor, QuantPlan};
+use common::{backbone, dynamic, input, pictures, plan, widths};
+use quee_backbone::{Backbone, Executor};
 use quee_cpu::{CpuExecutor, Isa};
-use quee_quant::{WeightQuantizer, Width};
+use quee_quant::Width;
 
 /// The system's allocator, counting what each thread asks for.
 struct Counting;
@@ -56,8 +56,7 @@ fn run(backbone: &dyn Backbone, executor: &mut CpuExecutor, pictures: &[f32]) {
 fn nothing_is_allocated_once_everything_has_run() {
     let backbone = &*backbone(8, 128, false, 1.0);
     let pictures = pictures(backbone, 3);
-    let dynamic = Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax));
-    for plan in [plan(backbone), dynamic] {
+    for plan in [plan(backbone), dynamic()] {
         for isa in Isa::available() {
             let mut executor = CpuExecutor::new(Arc::clone(&plan), isa);
             for width in [widths()[0], Width::FLOAT] {

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::codes::Encoder;
 use super::epilogue::{Affine, Sums, ToCodes};
 use super::matrix::{Epilogue, GROUP, Line, Matrix, Rows, multiply, widths};
-use super::softmax::{QUERIES, SoftmaxCall};
+use super::softmax::{QUERIES, Scores, SoftmaxCall};
 use super::{COLUMNS, LANES};
 use crate::aligned::Aligned;
 
@@ -30,12 +30,12 @@ pub(crate) struct AttentionPlan {
 /// Keys and values of a head.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    keys: Matrix,
-    values: Matrix,
+    pub keys: Matrix,
+    pub values: Matrix,
     /// What the sums of scores start from, for each key.
-    key_start: Aligned<i32>,
+    pub key_start: Aligned<i32>,
     /// The same of mixed values, for each feature.
-    value_start: Aligned<i32>,
+    pub value_start: Aligned<i32>,
 }
 
 /// Memory for a few query rows.
@@ -45,6 +45,17 @@ pub(crate) struct RowScratch {
     probabilities: Aligned<u8>,
 }
 
+impl RowScratch {
+    /// Makes room for a few rows: what softmax has to know, sums of scores, and codes of probabilities.
+    pub fn for_keys(&mut self, keys: &Matrix) -> (SoftmaxCall, &mut [i32], &mut [u8]) {
+        let (t, padded) = (keys.n(), keys.padded());
+        let width = t.next_multiple_of(COLUMNS);
+        self.scores.resize(QUERIES * padded);
+        self.probabilities.resize(QUERIES * width);
+        (SoftmaxCall { t, padded, width }, &mut self.scores, &mut self.probabilities)
+    }
+}
+
 /// Zeros as a bias.
 static NOTHING: [f32; HEAD] = [0.0; HEAD];
 
@@ -52,19 +63,19 @@ impl Head {
     /// Packs keys and values of `t` tokens: codes with 128 added, rows of 64 bytes `stride` apart.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     pub fn load(&mut self, plan: &AttentionPlan, t: usize, keys: &[u8], values: &[u8], stride: usize) {
-        assert!(t > 0 && keys.len() >= (t - 1) * stride + HEAD && values.len() >= (t - 1) * stride + HEAD);
-        self.keys.resize(t, HEAD);
-        self.values.resize(HEAD, t);
-        self.key_start.resize(self.keys.padded());
-        self.value_start.resize(HEAD);
         let [query_zero, _, _, probability_zero] = plan.zeros;
         self.load_keys(t, keys, stride, -(128 + query_zero));
         self.load_values(t, values, stride, -(128 + probability_zero));
     }
 
+    /// Packs keys alone; scores start from `factor · Σ codes`.
+    ///
     /// Sixteen tokens make a vector of each group of features: squares of 16 × 16 groups are turned.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn load_keys(&mut self, t: usize, keys: &[u8], stride: usize, factor: i32) {
+    pub fn load_keys(&mut self, t: usize, keys: &[u8], stride: usize, factor: i32) {
+        assert!(t > 0 && keys.len() >= (t - 1) * stride + HEAD);
+        self.keys.resize(t, HEAD);
+        self.key_start.resize(self.keys.padded());
         let sign = _mm512_set1_epi8(-128);
         let (mut first, mut line) = (0, 0);
         for width in widths(t) {
@@ -91,9 +102,14 @@ impl Head {
         }
     }
 
+    /// Packs values alone; what is mixed starts from `factor · Σ codes`.
+    ///
     /// Four tokens make a group: bytes of four rows are interleaved.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn load_values(&mut self, t: usize, values: &[u8], stride: usize, factor: i32) {
+    pub fn load_values(&mut self, t: usize, values: &[u8], stride: usize, factor: i32) {
+        assert!(t > 0 && values.len() >= (t - 1) * stride + HEAD);
+        self.values.resize(HEAD, t);
+        self.value_start.resize(HEAD);
         let sign = _mm512_set1_epi8(-128);
         let mut sums = [_mm512_setzero_si512(); 4];
         for (g, lines) in self.values.lines_mut().chunks_exact_mut(4).enumerate() {
@@ -140,11 +156,8 @@ impl Head {
     ) {
         let t = self.keys.n();
         let [query_zero, key_zero, value_zero, probability_zero] = plan.zeros;
-        let padded = self.keys.padded();
-        let width = t.next_multiple_of(COLUMNS);
-        let RowScratch { scores, probabilities } = scratch;
-        scores.resize(QUERIES * padded);
-        probabilities.resize(QUERIES * width);
+        let (call, scores, probabilities) = scratch.for_keys(&self.keys);
+        let (padded, width) = (call.padded, call.width);
         for first in (0..rows).step_by(QUERIES) {
             let m = QUERIES.min(rows - first);
             let queries = &queries[first * stride..];
@@ -156,8 +169,8 @@ impl Head {
                 let sum = sum_bytes(queries[i * stride..].first_chunk().expect("64 bytes")) - 128 * HEAD as i32;
                 *rest = key_zero * (HEAD as i32 * query_zero - sum);
             }
-            let call = SoftmaxCall { t, padded, scale: plan.score, encoder: &plan.probabilities, width };
-            let mut mixed_rest = call.rows(&rest[..m], scores, probabilities);
+            let mut fixed = FixedScores { rest, scale: plan.score, encoder: plan.probabilities };
+            let mut mixed_rest = call.rows(m, &mut fixed, scores, probabilities).codes;
             mixed_rest.iter_mut().for_each(|sum| *sum = value_zero * (t as i32 * probability_zero - *sum));
             let affine = Affine { scales: &plan.mixed, biases: &NOTHING };
             let out = &mut out[first * out_stride..];
@@ -165,6 +178,28 @@ impl Head {
                 Mixed { rest: mixed_rest, to: ToCodes::<false> { affine, encoder: plan.out, out, stride: out_stride } };
             multiply(Rows::new(probabilities, width, m, t), &self.values, &self.value_start, &mut epilogue);
         }
+    }
+}
+
+/// Scores of queries and keys of one scale each.
+struct FixedScores {
+    /// What belongs to a row.
+    rest: [i32; QUERIES],
+    scale: f32,
+    encoder: Encoder,
+}
+
+impl Scores for FixedScores {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn score(&self, i: usize, _: usize, sums: __m512i) -> __m512 {
+        let sums = _mm512_add_epi32(sums, _mm512_set1_epi32(self.rest[i]));
+        _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(self.scale))
+    }
+
+    #[inline]
+    unsafe fn encoder(&mut self, _: usize, _: f32) -> Encoder {
+        self.encoder
     }
 }
 
@@ -190,7 +225,7 @@ impl Epilogue for Mixed<'_> {
 /// Sum of 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn sum_bytes(bytes: &[u8; 64]) -> i32 {
+pub(crate) fn sum_bytes(bytes: &[u8; 64]) -> i32 {
     // SAFETY: 64 bytes.
     let bytes = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
     _mm512_reduce_add_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes, _mm512_set1_epi8(1)))

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use quee_quant::ActQuant;
 
-/// A quantizer that is the same for all values of a place, ready for vectors.
+/// Scale, zero point and range of codes, ready for vectors.
 ///
 /// Values must be finite and at most `2^31` steps large; then cutting off while packing equals cutting off before.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,12 @@ impl Encoder {
             least: (quant.qmin + 128) as u8,
             most: (quant.qmax + 128) as u8,
         })
+    }
+
+    /// The encoder of a row that makes its own scale: no value is more than 2^8 steps large.
+    #[inline]
+    pub fn of_row(inverse: f32, zero: i32, qmin: i32, qmax: i32) -> Self {
+        Self { inverse, zero: (zero + 128) as i16, least: (qmin + 128) as u8, most: (qmax + 128) as u8 }
     }
 
     /// Codes with 128 added of 64 values, in order.

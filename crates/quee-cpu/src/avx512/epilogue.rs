@@ -14,11 +14,20 @@ pub(crate) struct Affine<'a> {
     pub biases: &'a [f32],
 }
 
-impl Affine<'_> {
-    /// [`quee_quant::reference::linear_epilogue`] behind the zero point, which the sums started from.
+/// Sums to outputs of a linear layer.
+pub(crate) trait Outputs {
+    /// [`quee_quant::reference::linear_epilogue`] of `V` vectors of columns, from `column` on, of row `row`.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW, DQ, VL and VNNI.
+    unsafe fn of<const V: usize>(&self, row: usize, column: usize, sums: [__m512i; V]) -> [__m512; V];
+}
+
+impl Outputs for Affine<'_> {
+    /// The sums started from what belongs to the zero point.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn apply<const V: usize>(&self, column: usize, sums: [__m512i; V]) -> [__m512; V] {
+    unsafe fn of<const V: usize>(&self, _: usize, column: usize, sums: [__m512i; V]) -> [__m512; V] {
         let end = column + V * LANES;
         let (scales, biases) = (&self.scales[column..end], &self.biases[column..end]);
         let mut out = [_mm512_setzero_ps(); V];
@@ -35,7 +44,7 @@ impl Affine<'_> {
 
 /// Four vectors of the `V` that a tile gives: here all panels are full ones.
 #[inline]
-fn four<T: Copy, const V: usize>(vectors: [T; V]) -> [T; 4] {
+pub(crate) fn four<T: Copy, const V: usize>(vectors: [T; V]) -> [T; 4] {
     std::array::from_fn(|v| vectors[v])
 }
 
@@ -51,7 +60,8 @@ impl<const GELU: bool> Epilogue for ToCodes<'_, GELU> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn row<const V: usize>(&mut self, row: usize, column: usize, sums: [__m512i; V]) {
-        let mut y = four(self.affine.apply(column, sums));
+        // SAFETY: the same features.
+        let mut y = four(unsafe { self.affine.of(row, column, sums) });
         if GELU {
             y = gelu(y);
         }
@@ -63,19 +73,20 @@ impl<const GELU: bool> Epilogue for ToCodes<'_, GELU> {
 }
 
 /// Added to the residual stream, or put beside it: `out = residual + y`, rows of `residual` and of `out` `stride` apart.
-pub(crate) struct AddTo<'a> {
-    pub affine: Affine<'a>,
+pub(crate) struct AddTo<'a, O> {
+    pub outputs: O,
     /// `None` adds to what `out` holds.
     pub residual: Option<&'a [f32]>,
     pub out: &'a mut [f32],
     pub stride: usize,
 }
 
-impl Epilogue for AddTo<'_> {
+impl<O: Outputs> Epilogue for AddTo<'_, O> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn row<const V: usize>(&mut self, row: usize, column: usize, sums: [__m512i; V]) {
-        let y = self.affine.apply(column, sums);
+        // SAFETY: the same features.
+        let y = unsafe { self.outputs.of(row, column, sums) };
         let at = row * self.stride + column;
         let to = &mut self.out[at..at + V * LANES];
         let from = self.residual.map_or(to.as_ptr(), |residual| residual[at..at + V * LANES].as_ptr());

@@ -5,22 +5,26 @@
 //! codes. `Σ (a + 128)·b = Σ a·b + 128·Σ b`, and what is too much, like `zero·Σ b`, depends on the column alone: sums start from it.
 //!
 //! Every function does the float operations of its portable twin in the same order, so results are equal bit for bit. What the twin checks on
-//! every value (finiteness, range) is here either proven once from the weights ([`block`]), or checked where the proof does not reach.
+//! every value (finiteness, range) is here either proven once from the weights, or checked where the proof does not reach; what fails the check is left to the twin.
 //!
-//! - [`matrix`]: packed right operand, register tiles
+//! - [`matrix`]: packed right operand, register tiles; [`linear`]: weights behind codes
 //! - [`codes`]: floats to codes, four vectors at a time
 //! - [`norm`], [`gelu`], [`softmax`]: elementwise parts
 //! - [`epilogue`]: what happens to the sums of a tile
 //! - [`attention`]: one head
-//! - [`block`]: weights and quantizers of a block; [`run`]: its run, on one thread or several; [`timer`]: what its parts take
+//! - [`block`]: weights and quantizers of a block, [`fixed`] for all samples or of [`rows`]; [`run`]: samples on one thread or several;
+//!   [`timer`]: what a block's parts take
 
 pub(crate) mod attention;
 pub(crate) mod block;
 pub(crate) mod codes;
 pub(crate) mod epilogue;
+mod fixed;
 pub(crate) mod gelu;
+pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod norm;
+mod rows;
 pub(crate) mod run;
 pub(crate) mod softmax;
 pub(crate) mod timer;

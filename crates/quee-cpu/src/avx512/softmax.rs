@@ -12,7 +12,8 @@ use crate::math::{EXP, LN2_HIGH, LN2_LOW, ROUND};
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn exp_not_positive(x: __m512) -> __m512 {
     let (set, mul, add, sub) = (_mm512_set1_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_sub_ps);
-    let x = _mm512_max_ps(x, set(-87.0));
+    // The second operand is what comes out where one is NaN.
+    let x = _mm512_max_ps(set(-87.0), x);
     let shifted = add(mul(x, set(std::f32::consts::LOG2_E)), set(ROUND));
     let n = sub(shifted, set(ROUND));
     let rest = sub(sub(x, mul(n, set(LN2_HIGH))), mul(n, set(LN2_LOW)));
@@ -43,27 +44,48 @@ fn largest(x: __m512) -> f32 {
 /// Query rows at a time: as many as a tile of five vectors has.
 pub(crate) const QUERIES: usize = 5;
 
+/// What is particular about rows of scores and their probabilities.
+pub(crate) trait Scores {
+    /// Scores of row `i` against the 16 keys from `j` on, whose sums are `sums`.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW, DQ, VL and VNNI.
+    unsafe fn score(&self, i: usize, j: usize, sums: __m512i) -> __m512;
+
+    /// The codes of the probabilities of row `i`, the largest of which is `largest`.
+    ///
+    /// # Safety
+    /// As of [`score`](Self::score).
+    unsafe fn encoder(&mut self, i: usize, largest: f32) -> Encoder;
+}
+
 /// Softmax of rows of `t` scores into codes.
-pub(crate) struct SoftmaxCall<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct SoftmaxCall {
     pub t: usize,
     /// From row to row of the sums, in elements: `t` with what fills the last vector.
     pub padded: usize,
-    /// What a sum is multiplied by.
-    pub scale: f32,
-    pub encoder: &'a Encoder,
     /// From row to row of the codes, in bytes: a multiple of 64.
     pub width: usize,
 }
 
-impl SoftmaxCall<'_> {
-    /// Softmax of `(sums[i, j] + rest[i]) · scale` into codes with 128 added, 0 from t on; returns the sums of the codes. `sums` is used up.
+/// What a row of codes has besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RowSums {
+    /// Sum of the codes of each row.
+    pub codes: [i32; QUERIES],
+    /// Whether a probability is not a number.
+    pub nan: bool,
+}
+
+impl SoftmaxCall {
+    /// Softmax of the scores of `m` rows into codes with 128 added, 0 from t on. `sums` is used up.
     ///
     /// Each step is done for all rows before the next: one row alone would wait for its own maximum and sum.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    pub fn rows(&self, rest: &[i32], sums: &mut [i32], codes: &mut [u8]) -> [i32; QUERIES] {
-        let &Self { t, padded, scale, encoder, width } = self;
-        let m = rest.len();
+    pub fn rows(self, m: usize, scores: &mut impl Scores, sums: &mut [i32], codes: &mut [u8]) -> RowSums {
+        let Self { t, padded, width } = self;
         assert!(t > 0 && padded == t.next_multiple_of(LANES) && width == t.next_multiple_of(4 * LANES));
         assert!(m <= QUERIES && sums.len() >= m * padded && sums.as_ptr().align_offset(64) == 0);
         assert!(codes.len() >= m * width);
@@ -73,21 +95,20 @@ impl SoftmaxCall<'_> {
         // SAFETY: there are m rows of `padded` elements.
         let row = |i: usize| unsafe { start.add(i * padded) };
         let mut tops = [_mm512_setzero_ps(); QUERIES];
-        for i in 0..m {
-            let (row, rest) = (row(i), _mm512_set1_epi32(rest[i]));
+        for (i, all) in tops.iter_mut().enumerate().take(m) {
+            let row = row(i);
             let mut top = _mm512_set1_ps(f32::NEG_INFINITY);
             for j in (0..padded).step_by(LANES) {
                 // SAFETY: j is a multiple of 16 below `padded`, the length of a row; rows begin at cache lines.
-                let sum = _mm512_add_epi32(unsafe { _mm512_load_si512(row.add(j).cast()) }, rest);
-                let x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale));
+                let x = unsafe { scores.score(i, j, _mm512_load_si512(row.add(j).cast())) };
                 let within = if j == last { inside } else { 0xffff };
                 top = _mm512_mask_max_ps(top, within, top, x);
                 // SAFETY: as above.
                 unsafe { _mm512_store_ps(row.add(j), x) };
             }
-            tops[i] = _mm512_set1_ps(largest(top));
+            *all = _mm512_set1_ps(largest(top));
         }
-        let mut inverses = [_mm512_setzero_ps(); QUERIES];
+        let mut inverses = [0.0; QUERIES];
         for i in 0..m {
             let (row, top) = (row(i), tops[i]);
             let mut total = _mm512_setzero_ps();
@@ -100,11 +121,15 @@ impl SoftmaxCall<'_> {
                 // SAFETY: as above.
                 unsafe { _mm512_store_ps(row.add(j), power) };
             }
-            inverses[i] = _mm512_set1_ps(1.0 / sum_lanes(total));
+            inverses[i] = 1.0 / sum_lanes(total);
         }
-        let mut code_sums = [0; QUERIES];
-        for i in 0..m {
-            let (row, inverse) = (row(i), inverses[i]);
+        let mut row_sums = RowSums::default();
+        for (i, inverse) in inverses.into_iter().enumerate().take(m) {
+            // The largest score gives e^0, which is 1.
+            // SAFETY: the same features.
+            let encoder = unsafe { scores.encoder(i, inverse) };
+            row_sums.nan |= inverse.is_nan();
+            let (row, inverse) = (row(i), _mm512_set1_ps(inverse));
             let mut code_sum = _mm512_setzero_si512();
             for j in (0..padded).step_by(4 * LANES) {
                 let mut p = [_mm512_setzero_ps(); 4];
@@ -120,8 +145,8 @@ impl SoftmaxCall<'_> {
                 // SAFETY: a row of codes has whole quadruples of vectors.
                 unsafe { _mm512_storeu_si512(codes.as_mut_ptr().add(i * width + j).cast(), bytes) };
             }
-            code_sums[i] = _mm512_reduce_add_epi32(code_sum) - 128 * t as i32;
+            row_sums.codes[i] = _mm512_reduce_add_epi32(code_sum) - 128 * t as i32;
         }
-        code_sums
+        row_sums
     }
 }

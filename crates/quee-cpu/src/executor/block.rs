@@ -4,10 +4,8 @@ use quee_backbone::encoder::EncoderBlock;
 use quee_backbone::{ExecError, Value};
 
 use super::CpuExecutor;
-use crate::avx512::block::BadNorm;
-use crate::avx512::run::Samples;
+use crate::avx512::run::{Refused, Samples};
 use crate::avx512::timer::Timer;
-use crate::checks::not_finite;
 use crate::tensor::Tensor;
 
 impl CpuExecutor {
@@ -37,10 +35,9 @@ impl CpuExecutor {
             let mut timer = Timer::new(&mut self.profile, block, width);
             let x = &x.data[range.start * t * d..range.end * t * d];
             let samples = Samples { x, out: part, tokens: t, count, dim: d };
-            plan.run(samples, &mut self.block, &mut timer).map_err(|bad| match bad {
-                BadNorm::First => not_finite(&block.qkv.site),
-                BadNorm::Second => not_finite(&block.fc1.site),
-            })?;
+            if let Err(Refused) = plan.run(samples, &mut self.block, &mut timer) {
+                return Ok(None);
+            }
         }
         Ok(Some(self.pool.share(out)))
     }

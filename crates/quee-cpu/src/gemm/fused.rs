@@ -3,9 +3,9 @@
 use quee_quant::{ActQuant, QuantWeight};
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::block::LinearPlan;
-#[cfg(target_arch = "x86_64")]
 use crate::avx512::codes::Encoder;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::linear::LinearPlan;
 use crate::isa::{Cpu, Isa};
 
 /// Product, scales, bias, GELU where asked for, and codes, while the sums are in registers. AVX-512 VNNI alone has it.

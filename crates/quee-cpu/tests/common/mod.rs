@@ -67,3 +67,8 @@ pub fn plan(backbone: &dyn Backbone) -> Arc<QuantPlan> {
     let observers = calibrator.finish();
     Arc::new(QuantPlan::calibrated(WeightQuantizer::Absmax, ActQuantizer::Percentile, &observers, &widths()))
 }
+
+/// Rows that make their own scales.
+pub fn dynamic() -> Arc<QuantPlan> {
+    Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax))
+}

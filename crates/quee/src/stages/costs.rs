@@ -152,7 +152,8 @@ fn float_part(model: CostModel, macs: u64) -> f64 {
     }
 }
 
-/// Milliseconds per picture of stem and segments at each width, on one executor and one thread.
+/// Milliseconds per picture of stem and segments at each width, on one executor and one thread, of what a run along a path does: the last segment is
+/// timed [as it runs](Program::segment), which is less than the cost models count.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Timings {
     stem: BTreeMap<Width, f64>,

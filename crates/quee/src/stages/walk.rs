@@ -64,7 +64,8 @@ impl Program<'_> {
         self.backbone.stem(executor, &input)
     }
 
-    /// Runs segment `index` (from 0) at `width`.
+    /// Runs segment `index` (from 0) at `width`. Behind the last one nothing follows but [`features`](Self::features), so its last block is computed
+    /// [for the tokens that they read](Backbone::last_block) alone; cost models count it in full.
     ///
     /// # Errors
     /// What the executor reports.
@@ -79,7 +80,10 @@ impl Program<'_> {
         let first: usize = self.segments[..index].iter().sum();
         let mut tokens = tokens.clone();
         for block in first..first + self.segments[index] {
-            tokens = self.backbone.block(block, executor, &tokens)?;
+            tokens = match block + 1 == self.backbone.depth() {
+                true => self.backbone.last_block(executor, &tokens)?,
+                false => self.backbone.block(block, executor, &tokens)?,
+            };
         }
         Ok(tokens)
     }
