@@ -3,11 +3,13 @@
 //! - `table`: rows of figures as text and as CSV
 //! - `kernels`: peaks of the adapter and single kernels
 //! - `network`: blocks, whole networks, batches of mixed widths
+//! - `routing`: what it costs that pictures part ways
 //! - `peer`: our products beside those of burn's wgpu backend
 
 mod kernels;
 mod network;
 mod peer;
+mod routing;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ use table::Row;
 pub enum BenchCommand {
     /// Time the kernels of the GPU backend, blocks and whole networks, on one adapter
     Gpu(GpuArgs),
+    /// Run a stored policy on test pictures in batches, beside what its parts take as plain batches
+    Routing(routing::RoutingArgs),
 }
 
 /// How to measure.
@@ -67,7 +71,10 @@ pub const SOFTWARE: &str = "software adapter: these are times of the processor, 
 /// When there is no such adapter, it fails, the figures cannot be written, or a wish to stop. What was measured before it stays printed,
 /// and written with `--csv`.
 pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
-    let BenchCommand::Gpu(args) = command;
+    let args = match command {
+        BenchCommand::Gpu(args) => args,
+        BenchCommand::Routing(args) => return print(&routing::run(args, cancel)?),
+    };
     if let Some(folder) = &args.csv {
         // Before minutes of measuring.
         std::fs::create_dir_all(folder).with_context(|| {

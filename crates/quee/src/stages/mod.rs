@@ -12,6 +12,7 @@
 //! - [`gates`]: features at gates, cells, predictors
 //! - [`trained`]: exits and gates of one seed, and what they say of every split
 //! - [`study`]: policies and baselines of one seed
+//! - [`route`]: a stored policy at work on batches
 //! - [`quality`]: how well gates predict
 //! - [`guarantees`]: risk control and prediction sets, checked
 
@@ -26,6 +27,7 @@ pub mod gates;
 pub mod guarantees;
 pub mod prepare;
 pub mod quality;
+pub mod route;
 pub mod seen;
 pub mod source;
 pub mod study;

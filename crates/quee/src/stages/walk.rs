@@ -77,6 +77,26 @@ impl Program<'_> {
         tokens: &Value,
     ) -> Result<Value, ExecError> {
         executor.set_width(width)?;
+        self.blocks(executor, index, tokens)
+    }
+
+    /// The same for a batch whose first so many pictures run at one width, the next at another, and so on.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub fn segment_of_groups(
+        &self,
+        executor: &mut dyn Executor,
+        index: usize,
+        groups: &[(usize, Width)],
+        tokens: &Value,
+    ) -> Result<Value, ExecError> {
+        executor.set_groups(groups)?;
+        self.blocks(executor, index, tokens)
+    }
+
+    /// The blocks of a segment at the widths that the executor stands at.
+    fn blocks(&self, executor: &mut dyn Executor, index: usize, tokens: &Value) -> Result<Value, ExecError> {
         let first: usize = self.segments[..index].iter().sum();
         let mut tokens = tokens.clone();
         for block in first..first + self.segments[index] {
