@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::LANES;
-use crate::gelu::{END, SHIFT, STEPS, TABLE};
 use crate::isa::{Cpu, Isa};
+use crate::math::{ERF, ERF_END, TO_UNIT};
 
 /// [`crate::gelu::gelu`] of a slice.
 pub(crate) fn gelu_slice(cpu: Cpu, values: &mut [f32]) {
@@ -30,27 +30,32 @@ fn slice(values: &mut [f32]) {
     tail.copy_from_slice(&last[..tail.len()]);
 }
 
-/// `x · Φ(x)` of several vectors.
+/// `c0 + c1·x + c2·x² + c3·x³`, as [`crate::math`] adds it up.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn cubic(x: __m512, x2: __m512, c: &[f32; 4]) -> __m512 {
+    let set = |i: usize| _mm512_set1_ps(c[i]);
+    let low = _mm512_add_ps(set(0), _mm512_mul_ps(set(1), x));
+    let high = _mm512_add_ps(set(2), _mm512_mul_ps(set(3), x));
+    _mm512_add_ps(low, _mm512_mul_ps(high, x2))
+}
+
+/// `x · Φ(x)` of several vectors: the operations of [`crate::math::erf`] in their order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(crate) fn gelu<const V: usize>(x: [__m512; V]) -> [__m512; V] {
-    let table = |degree: usize, index: __m512i| {
-        let row = TABLE.0[degree].as_ptr();
-        // SAFETY: a row has 32 floats.
-        let (low, high) = unsafe { (_mm512_load_ps(row), _mm512_load_ps(row.add(16))) };
-        _mm512_permutex2var_ps(low, index, high)
-    };
+    let (one, sign) = (_mm512_set1_ps(1.0), _mm512_set1_ps(-0.0));
     x.map(|x| {
-        let size = _mm512_abs_ps(x);
-        // The second operand is what comes out where the first is NaN.
-        let at = _mm512_min_ps(_mm512_mul_ps(size, _mm512_set1_ps(STEPS)), _mm512_set1_ps(END));
-        let shifted = _mm512_add_ps(at, _mm512_set1_ps(SHIFT));
-        let rest = _mm512_sub_ps(at, _mm512_sub_ps(shifted, _mm512_set1_ps(SHIFT)));
-        let index = _mm512_castps_si512(shifted);
-        let mut sum = table(3, index);
-        for degree in [2, 1, 0] {
-            sum = _mm512_add_ps(_mm512_mul_ps(sum, rest), table(degree, index));
-        }
-        _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.5)), _mm512_mul_ps(size, sum))
+        let v = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2));
+        let u = _mm512_sub_ps(_mm512_mul_ps(_mm512_mul_ps(v, v), _mm512_set1_ps(TO_UNIT)), one);
+        let u2 = _mm512_mul_ps(u, u);
+        let u4 = _mm512_mul_ps(u2, u2);
+        let low = _mm512_add_ps(cubic(u, u2, &ERF[0]), _mm512_mul_ps(cubic(u, u2, &ERF[1]), u4));
+        let high = _mm512_add_ps(cubic(u, u2, &ERF[2]), _mm512_mul_ps(cubic(u, u2, &ERF[3]), u4));
+        let inside = _mm512_mul_ps(v, _mm512_add_ps(low, _mm512_mul_ps(high, _mm512_mul_ps(u4, u4))));
+        // Not for NaN, which the polynomial keeps.
+        let beyond = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_abs_ps(v), _mm512_set1_ps(ERF_END));
+        let erf = _mm512_mask_or_ps(inside, beyond, one, _mm512_and_ps(v, sign));
+        _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(0.5), x), _mm512_add_ps(one, erf))
     })
 }
