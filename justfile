@@ -114,6 +114,11 @@ test-train-gpu:
 bench *ARGS:
     cargo bench --package quee-cpu "$@"
 
+# Show where the CPU backend's time goes: just profile, just profile --preset deit_tiny_patch16_224 --batch 1 --quantizer minmax
+[group('developer')]
+profile *ARGS:
+    {{ quee }} bench profile "$@"
+
 # Measure the GPU kernels, blocks and networks beside burn-wgpu and the CPU backend; its wgpu backend takes a while to build
 [group('developer')]
 bench-gpu *ARGS:

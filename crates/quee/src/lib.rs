@@ -11,7 +11,7 @@
 //! - [`cache`], [`cache_command`]: what is stored of finished stages
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
-//! - [`bench_command`]: how fast kernels and networks are on a graphics adapter; [`tune_command`]: which kernels are the fastest there
+//! - [`bench_command`]: how fast kernels and networks are on a graphics adapter and on the processor; [`tune_command`]: which kernels are the fastest there
 //! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;

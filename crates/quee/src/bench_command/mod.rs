@@ -1,13 +1,23 @@
-//! `quee bench gpu`: times of the kernels, of blocks and of whole networks on a graphics adapter.
+//! `quee bench`: how fast this machine is.
+//!
+//! `gpu`, times of the kernels, of blocks and of whole networks on a graphics adapter:
 //!
 //! - `table`: rows of figures as text and as CSV
 //! - `kernels`: peaks of the adapter and single kernels
 //! - `network`: blocks, whole networks, batches of mixed widths
 //! - `peer`: our products beside those of burn's wgpu backend
+//!
+//! On the processor:
+//!
+//! - `profile`: where the time goes
+//!
+//! `subject` is what all of them run.
 
 mod kernels;
 mod network;
 mod peer;
+mod profile;
+mod subject;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +38,18 @@ use table::Row;
 pub enum BenchCommand {
     /// Time the kernels of the GPU backend, blocks and whole networks, on one adapter
     Gpu(GpuArgs),
+    /// Show where the CPU backend's time goes, operation by operation
+    Profile(profile::ProfileArgs),
+}
+
+impl BenchCommand {
+    /// Threads of the pool that it runs in; 0 is one per processor.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Gpu(_) => 0,
+            Self::Profile(args) => args.threads.into(),
+        }
+    }
 }
 
 /// How to measure.
@@ -61,13 +83,19 @@ enum Part {
 /// Said of times that a software adapter gives.
 pub const SOFTWARE: &str = "software adapter: these are times of the processor, not of a GPU";
 
-/// Measures, and prints the figures of each part as soon as they are there.
+/// Measures and prints.
 ///
 /// # Errors
-/// When there is no such adapter, it fails, the figures cannot be written, or a wish to stop. What was measured before it stays printed,
-/// and written with `--csv`.
+/// When something that is to be measured is not there, it fails, the figures cannot be written, or a wish to stop. Figures of the parts of
+/// `gpu` are printed, and written with `--csv`, as soon as they are there.
 pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
-    let BenchCommand::Gpu(args) = command;
+    match command {
+        BenchCommand::Gpu(args) => gpu(args, cancel),
+        BenchCommand::Profile(args) => profile::run(args, cancel),
+    }
+}
+
+fn gpu(args: &GpuArgs, cancel: &Cancel) -> Result<()> {
     if let Some(folder) = &args.csv {
         // Before minutes of measuring.
         std::fs::create_dir_all(folder).with_context(|| {
