@@ -119,6 +119,11 @@ bench *ARGS:
 profile *ARGS:
     {{ quee }} bench profile "$@"
 
+# Time the CPU backend beside other runtimes, in turns: just bench-peers --python .venv/bin/python --script peers.py --batch 64 --batch 1
+[group('developer')]
+bench-peers *ARGS:
+    {{ quee }} bench peers "$@"
+
 # Measure the GPU kernels, blocks and networks beside burn-wgpu and the CPU backend; its wgpu backend takes a while to build
 [group('developer')]
 bench-gpu *ARGS:

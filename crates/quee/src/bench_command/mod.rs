@@ -10,6 +10,7 @@
 //! On the processor:
 //!
 //! - `profile`: where the time goes
+//! - `runtimes`: beside other runtimes
 //!
 //! `subject` is what all of them run.
 
@@ -17,6 +18,7 @@ mod kernels;
 mod network;
 mod peer;
 mod profile;
+mod runtimes;
 mod subject;
 mod table;
 
@@ -40,6 +42,8 @@ pub enum BenchCommand {
     Gpu(GpuArgs),
     /// Show where the CPU backend's time goes, operation by operation
     Profile(profile::ProfileArgs),
+    /// Time the CPU backend beside other runtimes on the same weights, in turns; they run in a script of your own
+    Peers(runtimes::PeersArgs),
 }
 
 impl BenchCommand {
@@ -48,6 +52,7 @@ impl BenchCommand {
         match self {
             Self::Gpu(_) => 0,
             Self::Profile(args) => args.threads.into(),
+            Self::Peers(args) => args.threads.into(),
         }
     }
 }
@@ -92,6 +97,7 @@ pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
     match command {
         BenchCommand::Gpu(args) => gpu(args, cancel),
         BenchCommand::Profile(args) => profile::run(args, cancel),
+        BenchCommand::Peers(args) => runtimes::run(args, cancel),
     }
 }
 
