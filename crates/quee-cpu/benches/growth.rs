@@ -49,7 +49,7 @@ fn point(size: f64, label: String, config: &VitConfig, batch: usize, width: Widt
 
 /// Prints milliseconds of each point, and the exponent of its growth.
 fn series(what: &str, mut points: Vec<Point>) {
-    const ROUNDS: usize = 15;
+    const ROUNDS: usize = 41;
     let mut times = vec![Vec::new(); points.len()];
     for round in 0..ROUNDS + 2 {
         for (point, times) in points.iter_mut().zip(&mut times) {

@@ -11,6 +11,8 @@ use quee_cpu::{CpuEngine, Isa};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use quee_train::random_weights;
 
+use crate::inspect::usual_classes;
+
 /// A backbone, and pictures that are the same every time.
 pub struct Subject {
     /// The backbone.
@@ -19,8 +21,6 @@ pub struct Subject {
     picture: usize,
 }
 
-/// Classes of random weights.
-const CLASSES: usize = 10;
 /// Seed of random weights.
 const SEED: u64 = 1;
 /// Most pictures that ranges are calibrated on.
@@ -35,7 +35,10 @@ impl Subject {
         let preset = presets::find(name)?;
         let checkpoint = match weights {
             Some(path) => Checkpoint::read(path)?,
-            None => random_weights(&preset.tensors(CLASSES), SEED),
+            None => {
+                let [_, side, _] = preset.architecture.image_shape();
+                random_weights(&preset.tensors(usual_classes(side)), SEED)
+            }
         };
         let backbone = preset.load(&Default::default(), checkpoint)?;
         let picture = backbone.image_shape().iter().product();
