@@ -131,6 +131,16 @@ torture:
 bench *ARGS:
     cargo bench --package quee-cpu "$@"
 
+# Show where the CPU backend's time goes: just profile, just profile --preset deit_tiny_patch16_224 --batch 1 --quantizer minmax
+[group('developer')]
+profile *ARGS:
+    {{ quee }} bench profile "$@"
+
+# Time the CPU backend beside other runtimes, in turns: just bench-peers --python .venv/bin/python --script peers.py --batch 64 --batch 1
+[group('developer')]
+bench-peers *ARGS:
+    {{ quee }} bench peers "$@"
+
 # Measure the GPU kernels, blocks and networks beside burn-wgpu and the CPU backend; its wgpu backend takes a while to build
 [group('developer')]
 bench-gpu *ARGS:

@@ -8,7 +8,7 @@ mod subject;
 use std::hint::black_box;
 use std::time::Instant;
 
-use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Value, forward_plain_operations};
+use quee_backbone::{Attention, ExecError, Executor, Linear, Norm, Value, forward_plain_operations, presets};
 use quee_cpu::CpuExecutor;
 use quee_quant::{ActQuantizer, Width};
 use subject::{Subject, eight_bits, median};
@@ -62,7 +62,8 @@ impl Executor for ByOperation {
 
 fn measure(name: &str, batch: usize, rounds: usize) {
     let kinds = [ActQuantizer::Minmax, ActQuantizer::DynamicToken];
-    let subjects = kinds.map(|activations| Subject::new(name, batch, activations));
+    let preset = presets::find(name).expect("a preset");
+    let subjects = kinds.map(|activations| Subject::new(&*preset.architecture, batch, activations));
     let mut runs: Vec<(&Subject, Box<dyn Executor>, Vec<f64>)> = Vec::new();
     for subject in &subjects {
         runs.push((subject, Box::new(subject.executor(1)), Vec::new()));

@@ -8,7 +8,7 @@ mod subject;
 use std::hint::black_box;
 use std::time::Instant;
 
-use quee_backbone::{ExecError, Executor, Value};
+use quee_backbone::{ExecError, Executor, Value, presets};
 use quee_cpu::{CpuExecutor, ProfileRow};
 use quee_quant::{ActQuantizer, Width};
 use rayon::prelude::*;
@@ -74,7 +74,8 @@ fn wants_float() -> bool {
 }
 
 fn forward(name: &str, batches: &[usize]) {
-    let subject = Subject::new(name, batches.iter().copied().max().unwrap_or(1), ActQuantizer::Minmax);
+    let preset = presets::find(name).expect("a preset");
+    let subject = Subject::new(&*preset.architecture, batches.iter().copied().max().unwrap_or(1), ActQuantizer::Minmax);
     println!("\n{name}, w8a8 minmax, {}", subject.engine.isa());
     println!("{:>6} {:<34} {:>10} {:>10} {:>12} {:>12}", "batch", "", "ms", "least ms", "pictures/s", "times first");
     for &batch in batches {
@@ -106,7 +107,8 @@ fn forward(name: &str, batches: &[usize]) {
 
 /// Where the time of the fastest of several runs went.
 fn profile(name: &str, batch: usize, activations: ActQuantizer) {
-    let subject = Subject::new(name, batch, activations);
+    let preset = presets::find(name).expect("a preset");
+    let subject = Subject::new(&*preset.architecture, batch, activations);
     let mut executor = subject.engine.executor();
     let run = Run { batch, executors: 1, threads: 1, full: true, float: false };
     let mut best: Option<(f64, Vec<ProfileRow>)> = None;

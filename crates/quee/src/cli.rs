@@ -328,7 +328,9 @@ fn carry_out(command: Command) -> Result<()> {
             print(&blocking(1, "fetching", move |cancel| weights_command::run(&command, cancel))?)
         }
         Command::Cache(command) => print(&cache_command::run(&command)?),
-        Command::Bench(command) => blocking(0, "measuring", move |cancel| bench_command::run(&command, cancel)),
+        Command::Bench(command) => {
+            blocking(command.threads(), "measuring", move |cancel| bench_command::run(&command, cancel))
+        }
         Command::Tune(args) => print(&blocking(1, "measuring", move |cancel| tune_command::run(&args, cancel))?),
     }
 }

@@ -12,7 +12,7 @@
 //! - [`records`]: what a run tells of its stages; [`repeat`]: whether it comes out again; [`export`]: runs for other tools
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
-//! - [`bench_command`]: how fast kernels and networks are on a graphics adapter; [`tune_command`]: which kernels are the fastest there
+//! - [`bench_command`]: how fast kernels and networks are on a graphics adapter and on the processor; [`tune_command`]: which kernels are the fastest there
 //! - [`ladder`]: which widths a recipe should offer
 
 pub mod artefact;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quee_backbone::calibrate::Calibrator;
 use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::{Backbone, ExecError, Executor, QuantPlan, Value, presets};
+use quee_backbone::{Architecture, Backbone, ExecError, Executor, QuantPlan, Value, architecture};
 use quee_cpu::{CpuEngine, CpuExecutor, Isa};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use rand::{RngExt, SeedableRng};
@@ -23,10 +23,9 @@ fn numbers(len: usize, size: f32, seed: u64) -> Vec<f32> {
 }
 
 impl Subject {
-    /// The preset `name`, and `most` pictures.
-    pub fn new(name: &str, most: usize, activations: ActQuantizer) -> Self {
-        let preset = presets::find(name).expect("a preset");
-        let tensors = preset.tensors(10).into_iter().enumerate().map(|(id, spec)| {
+    /// A backbone of ten classes, and `most` pictures.
+    pub fn new(config: &dyn Architecture, most: usize, activations: ActQuantizer) -> Self {
+        let tensors = architecture::tensors(config, 10).into_iter().enumerate().map(|(id, spec)| {
             let len: usize = spec.shape.iter().product();
             let inputs = len / spec.shape[0].max(1);
             let gain = spec.name.contains("norm") && spec.name.ends_with("weight");
@@ -36,7 +35,7 @@ impl Subject {
             (spec.name, spec.shape, data)
         });
         let checkpoint = Checkpoint::from_tensors("random", tensors.collect::<Vec<_>>());
-        let backbone = preset.load(&Default::default(), checkpoint).expect("the checkpoint fits");
+        let backbone = architecture::load(config, "random", checkpoint, false).expect("the checkpoint fits");
         let pictures = numbers(most * backbone.image_shape().iter().product::<usize>(), 2.0, 77);
         let mut float = CpuEngine::new(Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), Isa::best()).executor();
         let mut calibrator = Calibrator::new(&mut float).expect("the executor runs in float");

@@ -1,15 +1,28 @@
-//! `quee bench gpu`: times of the kernels, of blocks and of whole networks on a graphics adapter.
+//! `quee bench`: how fast this machine is.
+//!
+//! `gpu`, times of the kernels, of blocks and of whole networks on a graphics adapter:
 //!
 //! - `table`: rows of figures as text and as CSV
 //! - `kernels`: peaks of the adapter and single kernels
 //! - `network`: blocks, whole networks, batches of mixed widths
-//! - `routing`: what it costs that pictures part ways
 //! - `peer`: our products beside those of burn's wgpu backend
+//!
+//! On the processor:
+//!
+//! - `profile`: where the time goes
+//! - `runtimes`: beside other runtimes
+//!
+//! On either: `routing`, what it costs that pictures part ways.
+//!
+//! `subject` is what profiles and peers run.
 
 mod kernels;
 mod network;
 mod peer;
+mod profile;
 mod routing;
+mod runtimes;
+mod subject;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +45,21 @@ pub enum BenchCommand {
     Gpu(GpuArgs),
     /// Run a stored policy on test pictures in batches, beside what its parts take as plain batches
     Routing(routing::RoutingArgs),
+    /// Show where the CPU backend's time goes, operation by operation
+    Profile(profile::ProfileArgs),
+    /// Time the CPU backend beside other runtimes on the same weights, in turns; they run in a script of your own
+    Peers(runtimes::PeersArgs),
+}
+
+impl BenchCommand {
+    /// Threads of the pool that it runs in; 0 is one per processor.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Gpu(_) | Self::Routing(_) => 0,
+            Self::Profile(args) => args.threads.into(),
+            Self::Peers(args) => args.threads.into(),
+        }
+    }
 }
 
 /// How to measure.
@@ -65,16 +93,21 @@ enum Part {
 /// Said of times that a software adapter gives.
 pub const SOFTWARE: &str = "software adapter: these are times of the processor, not of a GPU";
 
-/// Measures, and prints the figures of each part as soon as they are there.
+/// Measures and prints.
 ///
 /// # Errors
-/// When there is no such adapter, it fails, the figures cannot be written, or a wish to stop. What was measured before it stays printed,
-/// and written with `--csv`.
+/// When something that is to be measured is not there, it fails, the figures cannot be written, or a wish to stop. Figures of the parts of
+/// `gpu` are printed, and written with `--csv`, as soon as they are there.
 pub fn run(command: &BenchCommand, cancel: &Cancel) -> Result<()> {
-    let args = match command {
-        BenchCommand::Gpu(args) => args,
-        BenchCommand::Routing(args) => return print(&routing::run(args, cancel)?),
-    };
+    match command {
+        BenchCommand::Gpu(args) => gpu(args, cancel),
+        BenchCommand::Routing(args) => print(&routing::run(args, cancel)?),
+        BenchCommand::Profile(args) => profile::run(args, cancel),
+        BenchCommand::Peers(args) => runtimes::run(args, cancel),
+    }
+}
+
+fn gpu(args: &GpuArgs, cancel: &Cancel) -> Result<()> {
     if let Some(folder) = &args.csv {
         // Before minutes of measuring.
         std::fs::create_dir_all(folder).with_context(|| {

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use quee_backbone::{Backbone, ExecError, Executor, QuantPlan, Value, presets};
+use quee_backbone::{ExecError, Executor, QuantPlan};
 use quee_cpu::{CpuEngine, Isa};
 use quee_gpu::bench::{Effort, median};
 use quee_gpu::{Gpu, GpuEngine};
 use quee_quant::{WeightQuantizer, Width};
-use quee_train::random_weights;
 use rayon::prelude::*;
 
 use super::Row;
+use super::subject::Subject;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 
@@ -22,44 +22,25 @@ fn widths() -> [Width; 3] {
     [width(4), width(8), Width::FLOAT]
 }
 
-/// A backbone with random weights, and pictures.
-struct Subject {
-    backbone: Box<dyn Backbone>,
-    plan: Arc<QuantPlan>,
-    pictures: Vec<f32>,
-    picture: usize,
+/// Logits of some of the pictures at the executor's present width.
+fn logits(subject: &Subject, executor: &mut dyn Executor, from: usize, count: usize) -> Result<Vec<f32>, ExecError> {
+    let input = subject.input(executor, from, count)?;
+    let logits = subject.backbone.forward(executor, &input)?;
+    executor.read(&logits)
 }
 
-impl Subject {
-    fn new(small: bool, most: usize) -> Result<Self> {
-        let preset = presets::find(if small { "vit_d6_w80_p2_8" } else { "vit_d7_w192_p4_32" })?;
-        let backbone = preset.load(&Default::default(), random_weights(&preset.tensors(10), 1))?;
-        let picture = backbone.image_shape().iter().product();
-        // Values of all sizes and signs, the same every time.
-        let value = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 0x3ff) as f32 / 256.0 - 2.0;
-        let pictures = (0..most * picture).map(value).collect();
-        Ok(Self { backbone, plan: Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), pictures, picture })
-    }
-
-    fn input(&self, executor: &mut dyn Executor, from: usize, count: usize) -> Result<Value, ExecError> {
-        let [c, h, w] = self.backbone.image_shape();
-        executor.input(&[count, c, h, w], &self.pictures[from * self.picture..(from + count) * self.picture])
-    }
-
-    /// Logits of some of the pictures at the executor's present width.
-    fn logits(&self, executor: &mut dyn Executor, from: usize, count: usize) -> Result<Vec<f32>, ExecError> {
-        let input = self.input(executor, from, count)?;
-        let logits = self.backbone.forward(executor, &input)?;
-        executor.read(&logits)
-    }
+/// Rows that make their own scales.
+fn plan() -> Arc<QuantPlan> {
+    Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax))
 }
 
 /// Blocks, networks and mixed batches.
 pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<Row>) -> Result<()> {
     let batches: &[usize] = if effort.small { &[1, 2] } else { &[1, 8, 64] };
     let mixed = if effort.small { 6 } else { 96 };
-    let subject = Subject::new(effort.small, mixed.max(batches[batches.len() - 1]))?;
-    let engine = GpuEngine::on(Arc::clone(&subject.plan), Arc::clone(gpu));
+    let name = if effort.small { "vit_d6_w80_p2_8" } else { "vit_d7_w192_p4_32" };
+    let subject = Subject::new(name, None, mixed.max(batches[batches.len() - 1]))?;
+    let engine = GpuEngine::on(plan(), Arc::clone(gpu));
     let stage = Stage::start("blocks and networks", 2 * batches.len() * widths().len() + 1);
     for width in widths() {
         for &batch in batches {
@@ -122,14 +103,14 @@ fn blocks(subject: &Subject, engine: &Arc<GpuEngine>, effort: Effort, width: Wid
 fn network(subject: &Subject, engine: &Arc<GpuEngine>, effort: Effort, width: Width, batch: usize) -> Result<[Row; 2]> {
     let mut gpu = engine.executor()?;
     gpu.set_width(width)?;
-    let cpu = CpuEngine::new(Arc::clone(&subject.plan), Isa::best());
+    let cpu = CpuEngine::new(plan(), Isa::best());
     let threads = rayon::current_num_threads().min(batch);
     let part = batch.div_ceil(threads);
     let on_cpu = || -> Result<(), ExecError> {
         (0..batch).into_par_iter().step_by(part).try_for_each(|first| {
             let mut executor = cpu.executor();
             executor.set_width(width)?;
-            subject.logits(&mut executor, first, part.min(batch - first)).map(drop)
+            logits(subject, &mut executor, first, part.min(batch - first)).map(drop)
         })
     };
     let (mut gpu_times, mut cpu_times) = (Vec::new(), Vec::new());
@@ -137,7 +118,7 @@ fn network(subject: &Subject, engine: &Arc<GpuEngine>, effort: Effort, width: Wi
     for _ in 0..=effort.runs {
         let before = engine.counts();
         let start = Instant::now();
-        subject.logits(&mut gpu, 0, batch)?;
+        logits(subject, &mut gpu, 0, batch)?;
         gpu_times.push(start.elapsed().as_secs_f64());
         counts = engine.counts() - before;
         let start = Instant::now();
@@ -174,13 +155,13 @@ fn mixture(subject: &Subject, engine: &Arc<GpuEngine>, effort: Effort, batch: us
         let before = engine.counts();
         let start = Instant::now();
         executor.set_groups(&groups)?;
-        subject.logits(&mut executor, 0, 3 * third)?;
+        logits(subject, &mut executor, 0, 3 * third)?;
         together.push(start.elapsed().as_secs_f64());
         let between = engine.counts();
         let start = Instant::now();
         for (at, (_, width)) in groups.into_iter().enumerate() {
             executor.set_width(width)?;
-            subject.logits(&mut executor, at * third, third)?;
+            logits(subject, &mut executor, at * third, third)?;
         }
         apart.push(start.elapsed().as_secs_f64());
         counts = [between - before, engine.counts() - between];

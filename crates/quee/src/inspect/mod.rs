@@ -14,6 +14,7 @@ use quee_quant::Width;
 use serde::Serialize;
 
 use subject::Subject;
+pub use subject::usual_classes;
 
 /// What to look at.
 #[derive(Subcommand)]

@@ -28,6 +28,11 @@ const NEAREST: usize = 3;
 /// Tensors that are shown where several differ in the same way.
 const SHOWN: usize = 3;
 
+/// Classes of most data sets with pictures of `side` pixels.
+pub fn usual_classes(side: usize) -> usize {
+    if side < LARGE { 10 } else { 1000 }
+}
+
 /// A preset with its usual number of classes, unless `classes` says.
 ///
 /// # Errors
@@ -35,7 +40,7 @@ const SHOWN: usize = 3;
 pub fn of_preset(preset: &Preset, image: Option<usize>, classes: Option<usize>) -> Result<Subject> {
     let preset = preset.varied(&Variant { image, pool: None })?;
     let image = preset.architecture.image_shape();
-    let classes = classes.unwrap_or(if image[1] < LARGE { 10 } else { 1000 });
+    let classes = classes.unwrap_or(usual_classes(image[1]));
     let cost = BackboneCost::count(&*preset.skeleton(classes))?;
     Ok(Subject { presets: vec![preset], file: None, cost, image })
 }

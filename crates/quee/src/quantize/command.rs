@@ -48,7 +48,7 @@ pub struct QuantizeArgs {
 }
 
 /// Takes the names of recipes.
-fn names() -> impl TypedValueParser<Value = ActQuantizer> {
+pub fn names() -> impl TypedValueParser<Value = ActQuantizer> {
     let of = |name: String| ActQuantizer::ALL.into_iter().find(|known| known.name() == name).expect("a listed name");
     PossibleValuesParser::new(ActQuantizer::ALL.map(ActQuantizer::name)).map(of)
 }
