@@ -31,7 +31,8 @@ start() {
     chmod 700 "$dir/munge"
     host=$(cat /proc/sys/kernel/hostname)
     memory=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
-    control=$(free_port $((20000 + $$ % 20000)))
+    # Two ports for each number of a process: clusters that are started together keep apart.
+    control=$(free_port $((20000 + 2 * $$ % 20000)))
     node=$(free_port $((control + 1)))
     cat >"$dir/slurm.conf" <<END
 ClusterName=onenode
