@@ -51,6 +51,14 @@ sweep *ARGS:
 compare *RUNS:
     {{ quee }} compare "$@"
 
+# Run a finished run again and see whether every result is the same: just repeat runs/digits/latest
+repeat RUN *ARGS:
+    {{ quee }} repeat "$@"
+
+# Write finished runs into an MLflow file store: just export runs/digits/latest --mlflow mlruns
+export *ARGS:
+    {{ quee }} export "$@"
+
 # Measure which widths an experiment should offer: just ladder cifar10 --profile small --data DIR --weights FILE
 ladder NAME *ARGS:
     @shift; {{ quee }} ladder experiments/{{ NAME }}/recipe.toml{{ settings }} "$@"
@@ -116,6 +124,11 @@ test:
 [group('developer')]
 test-train-gpu:
     cargo test --release --workspace --features quee/train-gpu,quee-train/train-gpu --test gpu --quiet
+
+# Kill, damage and crowd runs, more often than `just test` does; about ten minutes
+[group('developer')]
+torture:
+    QUEE_TORTURE=1 cargo test --release --workspace --test faults -- --nocapture
 
 # Measure the kernels
 [group('developer')]

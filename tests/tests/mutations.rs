@@ -124,7 +124,10 @@ fn mutate_json(value: &mut Value, at: &mut usize, rng: &mut ChaCha8Rng) {
                 let key = pick(rng, &fields.keys().cloned().collect::<Vec<_>>()).clone();
                 fields.remove(&key);
             }
-            _ => *value = serde_json::from_str(*pick(rng, ODD)).unwrap_or(json!(null)),
+            _ => {
+                let text = pick(rng, ODD);
+                *value = serde_json::from_str(text).unwrap_or(json!(null));
+            }
         }
     }
     let children: Vec<&mut Value> = match value {
@@ -177,7 +180,7 @@ fn changed_policies_are_read_or_refused() {
     assert!(read(&whole(&header, tensors)).is_ok(), "taken apart and put together, it is the same");
     let notes: Value = serde_json::from_str(header["__metadata__"]["policy"].as_str().unwrap()).unwrap();
     let mut refused = 0;
-    for i in 0..120 {
+    for i in 0..300 {
         let mut header = header.clone();
         let bytes = match i % 4 {
             // The notes, whose arrays are long: half of the changes go to the first level but one.
@@ -205,5 +208,5 @@ fn changed_policies_are_read_or_refused() {
         };
         refused += usize::from(read(&bytes).is_err());
     }
-    assert!(refused > 40, "{refused} refused");
+    assert!(refused > 100, "{refused} refused");
 }

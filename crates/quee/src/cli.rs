@@ -12,23 +12,24 @@ use tracing_subscriber::EnvFilter;
 use crate::backend::DeviceArgs;
 use crate::cache::{Cache, CacheArgs};
 use crate::cancel::{Cancel, Cancelled};
-use crate::cells::folder::{Inputs, Plan};
+use crate::cells::folder::Plan;
 use crate::cells::{self, EngineArgs, FolderCommand, Incomplete};
 use crate::output::print;
 use crate::recipe::{self, Recipe};
+use crate::records::Log;
 use crate::sweep::{self, Cases};
 use crate::training::{self, TrainingArgs};
 use crate::{
-    backends_command, bench_command, cache_command, compare, data_command, finetune, inspect, ladder, predict,
-    pretrain, quantize, run, tune_command, weights_command,
+    backends_command, bench_command, cache_command, compare, data_command, export, finetune, inspect, ladder, predict,
+    pretrain, quantize, repeat, run, tune_command, weights_command,
 };
 
 /// What is written to the standard error stream where `QUEE_LOG` does not say.
 const LOGGED: &str = "error,quee_gpu=warn";
-/// Exit code of a sweep some of whose cells have failed or are missing.
-const INCOMPLETE: u8 = 1;
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
+/// Exit code where everything went well and the answer is no: results differ, or cells of a sweep have failed.
+const NO: u8 = 1;
 /// Exit code after Ctrl-C, as shells expect it.
 const INTERRUPTED: u8 = 130;
 
@@ -44,6 +45,10 @@ struct Cli {
 enum Command {
     /// Run an experiment from a recipe; results go to a new folder below --out
     Run(RunArgs),
+    /// Run a finished run again, without the cache, and see whether every result is the same; exit code 1 if not
+    Repeat(RepeatArgs),
+    /// Write finished runs into an MLflow file store
+    Export(export::ExportArgs),
     /// Run an experiment in several cases that answer a question, or, without any, in the many cells that its recipe lists in [sweep]
     Sweep(Box<SweepArgs>),
     /// Put finished runs on one axis: which is better, and where, on the same test pictures
@@ -148,6 +153,19 @@ struct InputArgs {
     weights: Option<PathBuf>,
 }
 
+impl InputArgs {
+    /// Puts the choice into `recipe`, which then says all that there is to say.
+    fn put_into(&self, mut recipe: Recipe) -> Result<Recipe> {
+        if let Some(data) = &self.data {
+            recipe.data.path = std::path::absolute(data)?;
+        }
+        if let Some(weights) = &self.weights {
+            recipe.backbone.weights = std::path::absolute(weights)?;
+        }
+        Ok(recipe)
+    }
+}
+
 #[derive(Args)]
 struct RunArgs {
     #[command(flatten)]
@@ -165,6 +183,21 @@ struct RunArgs {
     /// Only say which stages would be computed, and why
     #[arg(long)]
     explain: bool,
+    /// Append a line of JSON to FILE for every stage that ends; the results hold the same lines in log.jsonl
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RepeatArgs {
+    /// Results folder of a finished run, e.g. runs/digits/latest
+    run: PathBuf,
+    /// Where the new results go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+    /// Threads; 0 is one per processor
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
 }
 
 #[derive(Args)]
@@ -247,10 +280,14 @@ pub fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(INTERRUPTED)
         }
+        Err(error) if error.downcast_ref::<Different>().is_some() => {
+            eprintln!("{error}");
+            ExitCode::from(NO)
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(match error.downcast_ref::<Incomplete>() {
-                Some(Incomplete::Cells(_)) => INCOMPLETE,
+                Some(Incomplete::Cells(_)) => NO,
                 Some(Incomplete::Stopped(_)) => INTERRUPTED,
                 None => FAILED,
             })
@@ -262,16 +299,19 @@ fn carry_out(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => {
             let recipe = args.recipe.load()?;
-            let InputArgs { data, weights } = args.inputs;
-            let options = run::Options { data, weights, out: args.out, into: args.into };
+            let recipe = args.inputs.put_into(recipe)?;
+            let options = run::Options { out: args.out, into: args.into, ..run::Options::default() };
             let threads = recipe.threads;
             let cache = Arc::new(Cache::open(&args.cache));
+            let log = args.log.as_deref().map(Log::open).transpose()?;
             if args.explain {
                 return print(&supervised(threads, |pool, _| run::explain(recipe, options, pool, cache))?);
             }
-            let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cache, cancel))?;
+            let folder = supervised(threads, |pool, cancel| run::run(recipe, options, pool, cache, log, cancel))?;
             print(&format!("{}\n", folder.display()))
         }
+        Command::Repeat(args) => repeat(args),
+        Command::Export(args) => print(&export::run(&args)?),
         Command::Sweep(args) => carry_out_sweep(*args),
         Command::Compare(args) => print(&blocking(0, "comparing", move |_| compare::run(&args))?),
         Command::Ladder(args) => {
@@ -324,15 +364,10 @@ fn carry_out_sweep(args: SweepArgs) -> Result<()> {
         return blocking(1, "the sweep", move |cancel| cells::run(&command, cancel));
     }
     let path = args.recipe.context("which recipe? hint: quee sweep experiments/digits/recipe.toml")?;
-    let InputArgs { data, weights } = args.inputs;
     if args.cases.is_empty() {
-        let recipe = args.changes.load(&path)?;
-        let plan = Plan {
-            cells: cells::table::cells(&path, &recipe)?,
-            recipe: recipe.name,
-            inputs: Inputs { data, weights },
-            cache: args.cache.arguments(),
-        };
+        let recipe = args.inputs.put_into(args.changes.load(&path)?)?;
+        let cells = cells::table::cells(&path, &recipe)?;
+        let plan = Plan { cells, recipe: recipe.name, cache: args.cache.arguments() };
         let (into, out, engine) = (args.into, args.out, args.engine);
         let work = move |cancel: &Cancel| cells::start(&plan, into.as_deref(), &out, &engine, cancel);
         return blocking(1, "the sweep", work);
@@ -341,12 +376,30 @@ fn carry_out_sweep(args: SweepArgs) -> Result<()> {
     let read = |file: PathBuf| Ok((file.clone(), Cases::read(&file)?));
     let questions = args.cases.into_iter().map(read).collect::<Result<_>>()?;
     let recipe = args.changes.load(&path)?;
+    let InputArgs { data, weights } = args.inputs;
     let options = run::Options { data, weights, out: args.out, into: None };
     let threads = recipe.threads;
     let (request, cache) = (sweep::Request { questions, recipe }, Arc::new(Cache::open(&args.cache)));
     let folders = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cache, cancel))?;
     print(&folders.iter().map(|folder| format!("{}\n", folder.display())).collect::<String>())
 }
+
+fn repeat(args: RepeatArgs) -> Result<()> {
+    let mut recipe = repeat::recipe_of(&args.run)?;
+    if let Some(threads) = args.threads {
+        recipe.threads = threads;
+    }
+    let (options, threads) = (run::Options { out: args.out, ..run::Options::default() }, recipe.threads);
+    let run = |pool, cancel| run::run(recipe, options, pool, Arc::new(Cache::off()), None, cancel);
+    let verdict = repeat::compare(&args.run, &supervised(threads, run)?)?;
+    print(&verdict.text)?;
+    if verdict.same { Ok(()) } else { Err(Different.into()) }
+}
+
+/// A run that came out otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error("the results are not the same")]
+struct Different;
 
 /// Runs `work` on `threads` threads while watching for Ctrl-C; `what` names it should it break down.
 fn blocking<T: Send + 'static>(

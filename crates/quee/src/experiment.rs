@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::progress::Stage;
 use crate::quantize::file::Quantizers;
 use crate::recipe::Recipe;
+use crate::records::{self, Log, Record};
 use crate::report::text::count;
 use crate::results::{DeviceWork, Study, subset};
 use crate::run::{Options, Quality, calibrate, measure, path_tree, program};
@@ -35,14 +36,20 @@ pub struct Runner {
     pool: Arc<rayon::ThreadPool>,
     /// Where results of stages are kept.
     pub cache: Arc<Cache>,
-    /// Stages so far, with their seconds.
-    pub seconds: Vec<(String, f64)>,
+    /// Stages so far.
+    pub records: Vec<Record>,
+    log: Option<Log>,
 }
 
 impl Runner {
     /// Nothing has run yet.
     pub fn new(pool: Arc<rayon::ThreadPool>, cache: Arc<Cache>) -> Self {
-        Self { pool, cache, seconds: Vec::new() }
+        Self { pool, cache, records: Vec::new(), log: None }
+    }
+
+    /// The same, telling `log` of every stage that ends.
+    pub fn logging(self, log: Option<Log>) -> Self {
+        Self { log, ..self }
     }
 
     /// Runs one stage. `work` returns its result and a few words on what came out.
@@ -59,14 +66,20 @@ impl Runner {
         let task = tokio::task::spawn_blocking(move || {
             pool.install(|| {
                 let stage = Stage::start(&label, steps);
+                records::reset_peak();
                 let (result, outcome) = work(&stage)?;
-                Ok::<_, anyhow::Error>((result, stage.finish(&outcome)))
+                let (said, peak) = (stage.said(), records::peak());
+                let seconds = stage.finish(&outcome);
+                Ok::<_, anyhow::Error>((result, Record::now(&label, seconds, peak, outcome, said)))
             })
         });
-        let (result, seconds) = task
+        let (result, record) = task
             .await
             .with_context(|| format!("stage `{name}` broke down; this is a defect of quee, please report it"))??;
-        self.seconds.push((name.to_owned(), seconds));
+        if let Some(log) = &mut self.log {
+            log.append(&record);
+        }
+        self.records.push(record);
         Ok(result)
     }
 }
@@ -91,7 +104,8 @@ pub struct Base {
 pub struct Ready {
     device: Device,
     training: TrainDevice,
-    prepared: Arc<Prepared>,
+    /// Data, splits, backbone.
+    pub prepared: Arc<Prepared>,
     tree: Arc<PathTree>,
     /// What stages depend on.
     pub keys: Arc<Keys>,
@@ -249,7 +263,8 @@ impl Base {
     pub async fn evaluate(&self, recipe: Arc<Recipe>, runner: &mut Runner, cancel: &Cancel) -> Result<Results> {
         let prepared = &self.prepared;
         let keys = Arc::new(self.keys.of(&recipe)?);
-        let counted = Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments));
+        let counted =
+            Arc::new(Counted::new(recipe.policy.cost, &prepared.cost, &recipe.paths.segments, self.timings.as_deref()));
         let mut seeds: Vec<SeedStudy> = Vec::new();
         for &seed in &recipe.seeds {
             let inputs = (
@@ -312,8 +327,8 @@ impl Base {
         &self.environment
     }
 
-    /// Everything together, as result files need it; `seconds` are those of all stages so far.
-    pub fn study(&self, results: Results, seconds: Vec<(String, f64)>) -> Study {
+    /// Everything together, as result files need it; `records` are those of all stages so far.
+    pub fn study(&self, results: Results, records: Vec<Record>) -> Study {
         let Results { recipe, counted, seeds, summary } = results;
         Study {
             recipe: Arc::unwrap_or_clone(recipe),
@@ -328,7 +343,7 @@ impl Base {
             timed_batch: self.timings.as_ref().map(|timings| timings.batch),
             device_work: self.device_work.clone(),
             time_caveat: self.time_caveat.clone(),
-            seconds,
+            records,
         }
     }
 }

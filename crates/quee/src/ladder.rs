@@ -80,7 +80,7 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     let labels = prepared.data.labels_of(&chosen);
     let segments = recipe.paths.segments.len();
     // Widths are compared by what they save, which other cost models do not see.
-    let counted = Counted::new(CostModel::Bops, &prepared.cost, &recipe.paths.segments);
+    let counted = Counted::new(CostModel::Bops, &prepared.cost, &recipe.paths.segments, None);
     let head = own_head(prepared.backbone.head());
 
     let stage = Stage::start("measure widths", chosen.len() * (widths.len() + 1));

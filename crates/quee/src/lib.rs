@@ -10,6 +10,7 @@
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
 //! - [`cells`]: one recipe with many settings, a run each, here or on a cluster
 //! - [`cache`], [`cache_command`]: what is stored of finished stages
+//! - [`records`]: what a run tells of its stages; [`repeat`]: whether it comes out again; [`export`]: runs for other tools
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
 //! - [`inspect`]: what a backbone computes, operation by operation
 //! - [`bench_command`]: how fast kernels and networks are on a graphics adapter; [`tune_command`]: which kernels are the fastest there
@@ -29,6 +30,7 @@ pub mod compare;
 pub mod data_command;
 pub mod environment;
 pub mod experiment;
+pub mod export;
 pub mod finetune;
 pub mod folders;
 pub mod inspect;
@@ -39,6 +41,8 @@ pub mod pretrain;
 pub mod progress;
 pub mod quantize;
 pub mod recipe;
+pub mod records;
+pub mod repeat;
 pub mod report;
 pub mod results;
 pub mod run;

@@ -1,6 +1,7 @@
 //! What a stage tells the user while it runs: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,6 +11,7 @@ pub struct Stage {
     name: String,
     bar: Option<ProgressBar>,
     started: Instant,
+    said: Mutex<Vec<String>>,
 }
 
 impl Stage {
@@ -27,7 +29,7 @@ impl Stage {
             bar.enable_steady_tick(std::time::Duration::from_millis(120));
             bar
         });
-        Self { name: name.to_owned(), bar, started: Instant::now() }
+        Self { name: name.to_owned(), bar, started: Instant::now(), said: Mutex::default() }
     }
 
     /// `steps` more are done.
@@ -39,10 +41,16 @@ impl Stage {
 
     /// Says something that the user should know while the stage goes on.
     pub fn say(&self, text: &str) {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
         }
+    }
+
+    /// What was said so far.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The stage is over; `outcome` says in a few words what came out. Returns the seconds it took.

@@ -16,6 +16,7 @@ use crate::progress::Stage;
 use crate::quantize;
 use crate::quantize::file::{Origin, Quantizers, fingerprint};
 use crate::recipe::{self, Recipe};
+use crate::records::Log;
 use crate::results;
 use crate::stages::attempts;
 use crate::stages::backbone_runs;
@@ -45,16 +46,17 @@ pub async fn run(
     options: Options,
     pool: Arc<rayon::ThreadPool>,
     cache: Arc<Cache>,
+    log: Option<Log>,
     cancel: Cancel,
 ) -> Result<PathBuf> {
     let folder = match &options.into {
         Some(target) => RunFolder::exactly(target)?,
         None => RunFolder::create(&options.out, &recipe.name)?,
     };
-    let mut runner = Runner::new(pool, cache);
+    let mut runner = Runner::new(pool, cache).logging(log);
     let base = Arc::new(Base::compute(Arc::new(recipe), &options, &mut runner, &cancel).await?);
     let results = base.evaluate(Arc::clone(&base.recipe), &mut runner, &cancel).await?;
-    let study = base.study(results, runner.seconds.clone());
+    let study = base.study(results, runner.records.clone());
     let written = runner.stage("write results", 0, move |_| {
         results::write(&study, &folder)?;
         let target = folder.finish()?;
@@ -75,7 +77,7 @@ pub async fn explain(
 ) -> Result<String> {
     let (recipe, mut runner) = (Arc::new(recipe), Runner::new(pool, Arc::clone(&cache)));
     let ready = Ready::load(&recipe, &options, &mut runner).await?;
-    cache::explain::explain(&cache, &ready.keys, &recipe)
+    cache::explain::explain(&cache, &ready.keys, &recipe, &ready.prepared.cost)
 }
 
 /// The tree of a recipe, or what is drawn of it.

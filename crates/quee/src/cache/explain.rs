@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use quee_backbone::cost::BackboneCost;
 use quee_store::{Key, Lookup, Store};
 
 use super::Cache;
 use super::keys::Keys;
-use crate::recipe::Recipe;
+use crate::recipe::{CostModel, Recipe};
+use crate::stages::costs::Counted;
 
 /// Most differences shown of a stage.
 const SHOWN: usize = 4;
@@ -16,7 +18,10 @@ const SHOWN: usize = 4;
 ///
 /// # Errors
 /// When a key has too many parts.
-pub fn explain(cache: &Cache, keys: &Keys, recipe: &Recipe) -> Result<String> {
+pub fn explain(cache: &Cache, keys: &Keys, recipe: &Recipe, cost: &BackboneCost) -> Result<String> {
+    let counted =
+        |model| Counted::new(model, cost, &recipe.paths.segments, None).relative_segments(&recipe.quant.widths);
+    let costs = (recipe.policy.cost != CostModel::Latency).then(|| counted(recipe.policy.cost));
     let mut stages = vec![("calibrate quantizers".to_owned(), keys.quantizers()?)];
     stages.push(("run backbone on paths".to_owned(), keys.runs()?));
     if recipe.timing.measure {
@@ -24,12 +29,17 @@ pub fn explain(cache: &Cache, keys: &Keys, recipe: &Recipe) -> Result<String> {
     }
     for &seed in &recipe.seeds {
         stages.push((format!("train exits, seed {seed}"), keys.exits(seed)?));
-        stages.push((format!("train gates, seed {seed}"), keys.gates(seed)?));
+        if let Some(costs) = &costs {
+            stages.push((format!("train gates, seed {seed}"), keys.gates(seed, costs)?));
+        }
     }
     let mut text = String::new();
     for (name, key) in stages {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{name:24} {}", state(cache.store(), &key));
+    }
+    if costs.is_none() {
+        let _ = writeln!(text, "{:24} stored if they were trained at the times above", "train gates");
     }
     let _ = writeln!(text, "{:24} stored if everything above is and they ran with it", "policies and baselines");
     let _ = writeln!(text, "{:24} runs always", "bootstrap, report");

@@ -150,12 +150,14 @@ impl Keys {
         Ok(parts.text("training", &self.training).text("seed", seed).bytes("times", times).key()?)
     }
 
-    /// Gates of one seed: cells, predictors, calibration.
+    /// Gates of one seed: cells, predictors, calibration. `costs` are those of segments that some predictors read.
     ///
     /// # Errors
     /// As [`quantizers`](Self::quantizers).
-    pub fn gates(&self, seed: u64) -> Result<Key> {
+    pub fn gates(&self, seed: u64, costs: &[Vec<f64>]) -> Result<Key> {
         let parts = self.parts("gates", &[QUANTIZERS, RUNS, EXITS, GATES]);
+        let parts =
+            parts.bytes("costs", &costs.iter().flatten().flat_map(|cost| cost.to_le_bytes()).collect::<Vec<_>>());
         Ok(parts.text("training", &self.training).text("seed", seed).key()?)
     }
 }

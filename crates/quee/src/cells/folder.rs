@@ -19,15 +19,6 @@ const FILE: &str = "sweep.toml";
 const CELLS: &str = "cells";
 const RECIPE: &str = "recipe.toml";
 
-/// What the command line adds to the recipes of all cells.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Inputs {
-    /// Data set.
-    pub data: Option<PathBuf>,
-    /// Weights.
-    pub weights: Option<PathBuf>,
-}
-
 /// The content of `sweep.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct SweepFile {
@@ -38,7 +29,6 @@ struct SweepFile {
     directory: PathBuf,
     /// Arguments of every run about the cache.
     cache: Vec<String>,
-    inputs: Inputs,
     cell: Vec<CellEntry>,
 }
 
@@ -54,8 +44,6 @@ pub struct Plan {
     pub recipe: String,
     /// Cells and their recipes.
     pub cells: Vec<(Cell, Recipe)>,
-    /// Data set and weights.
-    pub inputs: Inputs,
     /// Arguments of every run about the cache.
     pub cache: Vec<String>,
 }
@@ -70,8 +58,8 @@ pub struct SweepFolder {
     pub directory: PathBuf,
     /// Its cells.
     pub cells: Vec<Cell>,
-    inputs: Inputs,
-    cache: Vec<String>,
+    /// Arguments of every run about the cache.
+    pub cache: Vec<String>,
 }
 
 impl SweepFolder {
@@ -132,7 +120,6 @@ impl SweepFolder {
             recipe: plan.recipe.clone(),
             directory: std::env::current_dir().context("the present folder is gone")?,
             cache: plan.cache.clone(),
-            inputs: plan.inputs.clone(),
             cell: plan.cells.iter().map(entry).collect(),
         };
         let file = root.join(FILE);
@@ -163,9 +150,9 @@ impl SweepFolder {
         );
         // Absolute, and with the name that `latest` stands for: jobs run elsewhere, and later.
         let root = root.canonicalize().with_context(|| format!("{}: cannot read", root.display()))?;
-        let cells = content.cell.into_iter().map(|entry| Cell { name: entry.name, set: entry.set }).collect();
-        let (inputs, cache) = (content.inputs, content.cache);
-        Ok(Self { root, recipe: content.recipe, directory: content.directory, cells, inputs, cache })
+        let SweepFile { recipe, directory, cache, cell, .. } = content;
+        let cells = cell.into_iter().map(|entry| Cell { name: entry.name, set: entry.set }).collect();
+        Ok(Self { root, recipe, directory, cells, cache })
     }
 
     /// Refuses a plan that is not that of this sweep. The number of threads and the cache do not matter to results.
@@ -176,7 +163,6 @@ impl SweepFolder {
                 "{shown}: holds another sweep, {what}; hint: name another folder, or go on with the settings stored there: quee sweep resume {shown}"
             )
         };
-        ensure!(self.inputs == plan.inputs, "{}", other("with other --data or --weights"));
         let same = self.cells.len() == plan.cells.len() && self.cells.iter().zip(&plan.cells).all(|(a, (b, _))| a == b);
         ensure!(same, "{}", other("with other cells"));
         let settings = |text: &str| {
@@ -208,13 +194,6 @@ impl SweepFolder {
         text.parse::<Table>().is_ok_and(|recipe| recipe.get("threads") == Some(&Value::Integer(0)))
     }
 
-    /// Arguments of the run of a cell, but for its recipe and results.
-    pub fn arguments(&self) -> Vec<String> {
-        let named = |option: &str, path: &Option<PathBuf>| Some(format!("--{option}={}", path.as_ref()?.display()));
-        let inputs = [named("data", &self.inputs.data), named("weights", &self.inputs.weights)];
-        inputs.into_iter().flatten().chain(self.cache.iter().cloned()).collect()
-    }
-
     /// Writes a file beside the cells.
     ///
     /// # Errors
@@ -237,7 +216,7 @@ mod tests {
         let path = folder.join("r.toml");
         fs::write(&path, format!("name = \"x\"\nthreads = {threads}\n{text}")).unwrap();
         let cells = table::cells(&path, &recipe::load(&path, None, &[]).unwrap()).unwrap();
-        Plan { recipe: "x".to_owned(), cells, inputs: Inputs::default(), cache: vec!["--cache=none".to_owned()] }
+        Plan { recipe: "x".to_owned(), cells, cache: vec!["--cache=none".to_owned()] }
     }
 
     #[test]

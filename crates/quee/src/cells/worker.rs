@@ -57,7 +57,7 @@ pub fn run(
     let program = std::env::current_exe().context("the path of this program is unknown")?;
     let mut command = Command::new(&program);
     command.arg("run").arg(sweep.recipe_file(index)).arg("--into").arg(folder.join(RESULTS));
-    command.args(sweep.arguments());
+    command.args(&sweep.cache);
     if let Some(threads) = how.threads.filter(|_| sweep.threads_are_free(index)) {
         command.arg(format!("--threads={threads}"));
     }

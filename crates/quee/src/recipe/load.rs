@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::settings::Recipe;
+use super::settings::{CostModel, Recipe};
 
 /// The base recipe: every key with its default and explanation.
 pub const BASE: &str = include_str!("../../../../experiments/base.toml");
@@ -345,6 +345,9 @@ impl Recipe {
         }
         if !(0.0..=1.0).contains(&self.exits.distillation) {
             return Err(format!("`exits.distillation` = {}: must lie between 0 and 1", self.exits.distillation));
+        }
+        if self.policy.cost == CostModel::Latency && !self.timing.measure {
+            return Err("`policy.cost` = \"latency\" needs measured times; set `timing.measure` = true".into());
         }
         if !(0.0..=1.0).contains(&self.paths.turn) {
             return Err(format!("`paths.turn` = {}: must lie between 0 and 1", self.paths.turn));

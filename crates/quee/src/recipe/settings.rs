@@ -410,6 +410,8 @@ pub enum CostModel {
     Macs,
     /// What the *dynn* counter sees, see [`quee_backbone::cost_dynn`].
     Dynn,
+    /// Milliseconds, measured at the start of the run on the backend in use.
+    Latency,
 }
 
 impl CostModel {
@@ -419,6 +421,7 @@ impl CostModel {
             Self::Bops => "GBOPs",
             Self::Macs => "million MACs",
             Self::Dynn => "million dynn operations",
+            Self::Latency => "ms",
         }
     }
 
@@ -435,6 +438,10 @@ impl CostModel {
                 "The dynn counter, for comparison with curves published with it: parameters of linear layers once, whatever the number of \
                  tokens, 2.5 per element of layer normalisations and 4 per element of GELUs, no products; small widths save nothing."
             }
+            Self::Latency => {
+                "Measured milliseconds per picture: stem, segments at every width, exits and gates, each timed alone in batches on this machine, one \
+                 batch at a time. What it costs to regroup pictures that part ways is not in them."
+            }
         }
     }
 
@@ -444,6 +451,7 @@ impl CostModel {
             Self::Bops => "gbops",
             Self::Macs => "million_macs",
             Self::Dynn => "million_dynn",
+            Self::Latency => "cost_ms",
         }
     }
 }

@@ -113,6 +113,7 @@ pub fn report() -> Report {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec(),
         recipe_toml: "name = \"digits\"\nseeds = [0, 1, 2]\n\n[quant]\nwidths = [\"w2a2\", \"w3a3\", \"w4a4\"]\n".into(),
+        peak_bytes_by_stage: vec![Some(84_000_000), Some(612_000_000), None],
         seconds_by_stage: [("prepare", 0.8), ("backbone runs", 41.3), ("exits", 6.2), ("gates", 12.9), ("policies", 3.4), ("bootstrap", 7.7)]
             .map(|(stage, seconds)| (stage.to_owned(), seconds))
             .to_vec(),
@@ -142,6 +143,7 @@ pub fn empty() -> Report {
         predictor: PredictorSummary { brier: nan, ece: nan, ece_floor: nan, auroc: None },
         environment: Vec::new(),
         seconds_by_stage: Vec::new(),
+        peak_bytes_by_stage: Vec::new(),
         ..report()
     }
 }

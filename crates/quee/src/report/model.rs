@@ -69,6 +69,8 @@ pub struct Report {
     pub recipe_toml: String,
     /// Seconds of each stage, in order.
     pub seconds_by_stage: Vec<(String, f64)>,
+    /// Most memory of the program in each stage, in bytes, where the system tells it.
+    pub peak_bytes_by_stage: Vec<Option<u64>>,
     /// How `ms per image` was measured.
     pub timing_note: String,
     /// What all times must not be taken for, where the device only plays a GPU.

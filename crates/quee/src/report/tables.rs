@@ -247,19 +247,21 @@ pub fn seconds(report: &Report) -> String {
     let total: f64 = stages.iter().map(|(_, s)| finite(*s)).sum();
     let longest = stages.iter().map(|(_, s)| finite(*s)).fold(1e-9, f64::max);
     let mut out = String::from(
-        r#"<div class="scroll"><table><thead><tr><th class="words">Stage</th><th>Seconds</th><th class="meter"></th></tr></thead><tbody>"#,
+        r#"<div class="scroll"><table><thead><tr><th class="words">Stage</th><th>Seconds</th><th class="meter"></th><th>Peak memory, MB</th></tr></thead><tbody>"#,
     );
-    for (stage, seconds) in stages {
+    for (at, (stage, seconds)) in stages.iter().enumerate() {
+        let peak = report.peak_bytes_by_stage.get(at).copied().flatten();
         let _ = write!(
             out,
-            r#"<tr><td class="words">{}</td><td>{}</td><td class="meter"><span class="bar" style="width:{:.1}%"></span></td></tr>"#,
+            r#"<tr><td class="words">{}</td><td>{}</td><td class="meter"><span class="bar" style="width:{:.1}%"></span></td><td>{}</td></tr>"#,
             escape(stage),
             fixed(*seconds, 1),
-            100.0 * finite(*seconds) / longest
+            100.0 * finite(*seconds) / longest,
+            peak.map_or_else(|| "–".to_owned(), |bytes| fixed(bytes as f64 / 1e6, 0))
         );
     }
     let total = fixed(total, 1);
-    let _ = write!(out, r#"<tr class="total"><td class="words">all</td><td>{total}</td><td></td></tr>"#);
+    let _ = write!(out, r#"<tr class="total"><td class="words">all</td><td>{total}</td><td></td><td></td></tr>"#);
     out + "</tbody></table></div>"
 }
 

@@ -46,7 +46,7 @@ pub fn heads(study: &Study) -> HeadsFile {
         gate_macs: seed.trained.gates.iter().map(|gate| gate.predictor.macs()).collect(),
         setting,
         share_of_cost,
-        seconds: study.seconds.iter().filter(|(name, _)| name.starts_with("train and test")).map(|(_, s)| *s).collect(),
+        seconds: study.records.iter().filter(|r| r.stage.starts_with("train and test")).map(|r| r.seconds).collect(),
     }
 }
 

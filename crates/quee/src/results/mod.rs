@@ -12,6 +12,7 @@ mod tensors;
 use std::sync::Arc;
 
 use crate::quantize::file::Quantizers;
+use crate::records::Record;
 use anyhow::{Context, Result};
 use quee_policy::summary::Summary;
 use quee_policy::tree::PathTree;
@@ -57,7 +58,7 @@ pub struct Study {
     /// What must stand beside every time, where the device only plays a GPU.
     pub time_caveat: Option<String>,
     /// Seconds of each stage so far.
-    pub seconds: Vec<(String, f64)>,
+    pub records: Vec<Record>,
 }
 
 /// Writes all results into `folder`.
@@ -67,6 +68,8 @@ pub struct Study {
 pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     folder.write("recipe.toml", toml::to_string(&study.recipe)?.as_bytes())?;
     folder.write("env.json", &json(&study.environment)?)?;
+    let log: String = study.records.iter().map(Record::line).collect::<Result<_>>()?;
+    folder.write("log.jsonl", log.as_bytes())?;
     folder.write("splits.json", &json(&study.prepared.splits)?)?;
     folder.write("quant.json", &json(&study.quantizers.notes(&mut Vec::new()))?)?;
     folder.write("curve.csv", csv::curve(study).as_bytes())?;

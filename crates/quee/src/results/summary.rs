@@ -61,6 +61,7 @@ pub struct SummaryFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_caveat: Option<String>,
     seconds_by_stage: Vec<(String, f64)>,
+    peak_bytes_by_stage: Vec<(String, Option<u64>)>,
 }
 
 #[derive(Serialize)]
@@ -152,7 +153,8 @@ pub fn summary(study: &Study) -> SummaryFile {
         heads: heads(study),
         device_work: study.device_work.as_ref().map(DeviceWork::file),
         time_caveat: study.time_caveat.clone(),
-        seconds_by_stage: study.seconds.clone(),
+        seconds_by_stage: study.records.iter().map(|r| (r.stage.clone(), r.seconds)).collect(),
+        peak_bytes_by_stage: study.records.iter().map(|r| (r.stage.clone(), r.peak_bytes)).collect(),
     }
 }
 

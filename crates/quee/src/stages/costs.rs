@@ -12,6 +12,7 @@ use quee_policy::table::RunTime;
 use quee_quant::Width;
 use serde::{Deserialize, Serialize};
 
+use super::answers::{NodeAnswers, own_head};
 use super::walk::Program;
 use crate::backend::Engine;
 use crate::cancel::Cancel;
@@ -26,14 +27,19 @@ pub struct Counted {
     /// What each exit costs besides its classifier.
     around_exits: Vec<f64>,
     float_total: f64,
+    /// What a cost in milliseconds is read from.
+    times: Option<Timings>,
 }
 
 /// Bit operations of one multiply-accumulate in float.
 const FLOAT_BITS: u64 = 32 * 32;
 
 impl Counted {
-    /// Adds the blocks of each segment up.
-    pub fn new(model: CostModel, cost: &BackboneCost, segments: &[usize]) -> Self {
+    /// Adds the blocks of each segment up. For [`CostModel::Latency`] the parts cost what they took in `times`.
+    ///
+    /// # Panics
+    /// When a cost in milliseconds is asked for without `times`.
+    pub fn new(model: CostModel, cost: &BackboneCost, segments: &[usize], times: Option<&Timings>) -> Self {
         let (mut merged, mut exits, mut blocks) = (Vec::new(), Vec::new(), 0);
         for &count in segments {
             let ops = cost.blocks.iter().skip(blocks).take(count).flat_map(|b| b.ops.clone()).collect();
@@ -44,13 +50,16 @@ impl Counted {
                     million(cost_dynn::exit(cost, blocks - 1, cost.classes())) - million(cost.head.macs() as f64)
                 }
                 CostModel::Bops | CostModel::Macs => 0.0,
+                CostModel::Latency => times.expect("times were measured").features,
             });
         }
         let float_total = match model {
             CostModel::Dynn => million(cost_dynn::backbone(cost, cost.classes())),
             CostModel::Bops | CostModel::Macs => float_part(model, cost.macs()),
+            CostModel::Latency => times.expect("times were measured").float_total(cost.head.macs()),
         };
-        Self { model, stem: cost.stem.clone(), segments: merged, around_exits: exits, float_total }
+        let times = times.filter(|_| model == CostModel::Latency).cloned();
+        Self { model, stem: cost.stem.clone(), segments: merged, around_exits: exits, float_total, times }
     }
 
     /// What is counted.
@@ -60,12 +69,25 @@ impl Counted {
 
     /// Cost of the stem at `width`.
     pub fn stem(&self, width: Width) -> f64 {
-        self.part(&self.stem, width)
+        match &self.times {
+            Some(times) => times.stem[&width],
+            None => self.part(&self.stem, width),
+        }
     }
 
     /// Cost of each segment at `width`.
     pub fn segments(&self, width: Width) -> Vec<f64> {
-        self.segments.iter().map(|s| self.part(s, width)).collect()
+        match &self.times {
+            Some(times) => times.segments[&width].clone(),
+            None => self.segments.iter().map(|s| self.part(s, width)).collect(),
+        }
+    }
+
+    /// Cost of segments relative to the float reference, `[segment][width]`.
+    pub fn relative_segments(&self, widths: &[Width]) -> Vec<Vec<f64>> {
+        let by_width: Vec<Vec<f64>> = widths.iter().map(|&width| self.segments(width)).collect();
+        let of_segment = |s: usize| by_width.iter().map(|costs| costs[s] / self.float_total).collect();
+        (0..self.segments.len()).map(of_segment).collect()
     }
 
     /// The whole backbone in float, without further exits: the reference cost 1.0.
@@ -75,21 +97,21 @@ impl Counted {
 
     /// Cost of a gate with as many multiply-accumulates, in float.
     pub fn gate(&self, macs: u64) -> f64 {
-        float_part(self.model, macs)
+        match &self.times {
+            Some(times) => macs as f64 * times.head_mac,
+            None => float_part(self.model, macs),
+        }
     }
 
     /// The table that policies work with. `exit_macs` are those of the classifiers behind all segments, `gate_macs` those of the predictors
     /// behind all but the last; their weights are used once per picture, so multiply-accumulates are what *dynn* counts of them, too.
     pub fn table(&self, stem: Width, widths: &[Width], exit_macs: &[u64], gate_macs: &[u64]) -> CostTable {
+        let by_width: Vec<Vec<f64>> = widths.iter().map(|&width| self.segments(width)).collect();
+        let of_segment = |segment: usize| by_width.iter().map(|costs| costs[segment]).collect();
         CostTable {
             stem: self.stem(stem),
-            segment: self.segments.iter().map(|s| widths.iter().map(|&w| self.part(s, w)).collect()).collect(),
-            exit: self
-                .around_exits
-                .iter()
-                .zip(exit_macs)
-                .map(|(rest, &macs)| rest + float_part(self.model, macs))
-                .collect(),
+            segment: (0..self.segments.len()).map(of_segment).collect(),
+            exit: self.around_exits.iter().zip(exit_macs).map(|(rest, &macs)| rest + self.gate(macs)).collect(),
             gate: gate_macs.iter().map(|&macs| self.gate(macs)).collect(),
             gate_zero: 0.0,
             float_total: self.float_total,
@@ -112,6 +134,7 @@ impl Counted {
             CostModel::Bops => cost.bops(width) as f64 / 1e9,
             CostModel::Macs => million(cost.macs() as f64),
             CostModel::Dynn => million(cost_dynn::part(cost)),
+            CostModel::Latency => unreachable!("milliseconds are measured, not counted"),
         }
     }
 }
@@ -125,6 +148,7 @@ fn float_part(model: CostModel, macs: u64) -> f64 {
     match model {
         CostModel::Bops => (macs * FLOAT_BITS) as f64 / 1e9,
         CostModel::Macs | CostModel::Dynn => million(macs as f64),
+        CostModel::Latency => unreachable!("milliseconds are measured, not counted"),
     }
 }
 
@@ -135,6 +159,8 @@ pub struct Timings {
     segments: BTreeMap<Width, Vec<f64>>,
     /// Final normalisation and pooling in front of an exit.
     features: f64,
+    /// One multiply-accumulate of a classifier.
+    head_mac: f64,
     /// Pictures of the batch.
     pub batch: usize,
     /// What one batch asks of a device apart, part by part; empty on the processor.
@@ -190,6 +216,16 @@ impl Timings {
             let (_, seconds) =
                 clock.median("exit".into(), Width::FLOAT, |executor| program.features(executor, last, &tokens))?;
             timings.features = per_picture(seconds);
+            if width.is_float() {
+                let (head, features) =
+                    (own_head(program.backbone.head()), program.features(clock.executor.as_mut(), last, &tokens)?);
+                let start = Instant::now();
+                for _ in 0..REPEATS {
+                    std::hint::black_box(NodeAnswers::compute(&head, std::hint::black_box(&features)));
+                }
+                let each = start.elapsed().as_secs_f64() / REPEATS as f64;
+                timings.head_mac = per_picture(each) / head.macs() as f64;
+            }
         }
         timings.work = clock.work;
         Ok(timings)
@@ -211,6 +247,12 @@ impl Timings {
             float_total: self.stem[&Width::FLOAT] + float.iter().sum::<f64>() + self.features + exit_ms,
             cascade: false,
         }
+    }
+
+    /// The whole backbone in float, with a classifier of so many multiply-accumulates.
+    fn float_total(&self, head_macs: u64) -> f64 {
+        let segments: f64 = self.segments[&Width::FLOAT].iter().sum();
+        self.stem[&Width::FLOAT] + segments + self.features + head_macs as f64 * self.head_mac
     }
 
     /// Times of a run at one width throughout.
@@ -268,7 +310,7 @@ mod tests {
 
     fn counted(model: CostModel) -> (Counted, BackboneCost) {
         let cost = BackboneCost::count(&*presets::find("vit_d6_w80_p2_8").unwrap().skeleton(10)).unwrap();
-        (Counted::new(model, &cost, &[2, 2, 1, 1]), cost)
+        (Counted::new(model, &cost, &[2, 2, 1, 1], None), cost)
     }
 
     #[test]

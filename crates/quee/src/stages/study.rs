@@ -31,7 +31,7 @@ use super::trained::{Predictions, Trained, foreseen, train};
 use crate::cache::Cache;
 use crate::cache::keys::Keys;
 use crate::cancel::Cancel;
-use crate::recipe::{Candidates, Methods, Recipe};
+use crate::recipe::{Candidates, CostModel, Methods, Recipe};
 
 /// Name of the open-loop policy in results.
 pub const OPEN_LOOP: &str = "QuEE open loop";
@@ -269,6 +269,11 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u6
         Ok(time)
     };
     let time = timings.map(priced).transpose()?;
+    if let (CostModel::Latency, Some(time)) = (counted.model(), &time) {
+        // Gates do more than multiply. Exits stay as counted: the axis begins at one, and all seeds need the same.
+        cost.gate.clone_from(&time.gate);
+        cost.gate_zero = time.gate_zero;
+    }
     Ok(Ledger::new(tree, cost, counted.bits(stem, widths), time)?)
 }
 

@@ -8,7 +8,6 @@ use quee_policy::gate_features::GateFeatures;
 use quee_policy::open_loop::{PredictionTable, root_rates};
 use quee_policy::table::Outcomes;
 use quee_policy::tree::{PathTree, ROOT};
-use quee_quant::Width;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -92,13 +91,9 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         cal_b: outcomes(tree, &answers.cal_b, &labels.cal_b)?,
         test: outcomes(tree, &answers.test, &labels.test)?,
     };
-    let relative =
-        |width: &Width| shared.counted.segments(*width).into_iter().map(|cost| cost / shared.counted.float_total());
-    let by_width: Vec<Vec<f64>> = recipe.quant.widths.iter().map(|width| relative(width).collect()).collect();
-    let segments = 0..recipe.paths.segments.len();
-    let costs: Vec<Vec<f64>> = segments.map(|s| by_width.iter().map(|costs| costs[s]).collect()).collect();
+    let costs = shared.counted.relative_segments(&recipe.quant.widths);
     let setup = gates::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
-    let made = cache.stage(&keys.gates(seed)?, cancel, say, |_| {
+    let made = cache.stage(&keys.gates(seed, &costs)?, cancel, say, |_| {
         let gates = gates::train(setup, inputs.fit, inputs.cal_a, folds.as_ref(), seed, cancel)?;
         let zero = match recipe.policy.methods {
             Methods::Few => None,
