@@ -43,6 +43,10 @@ reproduce NAME *ARGS:
 condition NAME QUESTION *ARGS:
     @shift 2; {{ quee }} sweep experiments/{{ NAME }}/recipe.toml experiments/conditions/{{ QUESTION }}.toml{{ settings }} "$@"
 
+# Run a recipe's [sweep], many settings, a run each, or go on with one: just sweep RECIPE --jobs 4; just sweep RECIPE --engine slurm; just sweep status DIR
+sweep *ARGS:
+    {{ quee }} sweep{{ if ARGS =~ '^(status|resume|collect)( |$)' { "" } else { settings } }} "$@"
+
 # Put finished runs on one axis, and see where one is better: just compare RUN RUN --out DIR
 compare *RUNS:
     {{ quee }} compare "$@"

@@ -159,3 +159,20 @@ pub fn entries(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+/// Writes a recipe that differs from that of the digits in `text`, and returns its path.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn sweep_recipe(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("recipe.toml");
+    let base = workspace().join(DIGITS);
+    let base = base.to_str().expect("the workspace has a name in Unicode");
+    std::fs::write(&path, format!("extends = {base:?}\nname = \"digits\"\n{text}")).expect("the folder is writable");
+    path
+}
+
+/// The file of the embedded backbone's weights.
+pub fn weights_of_digits() -> PathBuf {
+    workspace().join("assets/digits/vit_d6_w80_p2_8.safetensors")
+}

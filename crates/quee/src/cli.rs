@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use tracing_subscriber::EnvFilter;
 use crate::backend::DeviceArgs;
 use crate::cache::{Cache, CacheArgs};
 use crate::cancel::{Cancel, Cancelled};
+use crate::cells::folder::Plan;
+use crate::cells::{self, EngineArgs, FolderCommand, Incomplete};
 use crate::output::print;
 use crate::recipe::{self, Recipe};
 use crate::records::Log;
@@ -26,8 +28,8 @@ use crate::{
 const LOGGED: &str = "error,quee_gpu=warn";
 /// Exit code of every failure that has its cause outside the program.
 const FAILED: u8 = 2;
-/// Exit code where everything went well and the answer is no.
-const DIFFERENT: u8 = 1;
+/// Exit code where everything went well and the answer is no: results differ, or cells of a sweep have failed.
+const NO: u8 = 1;
 /// Exit code after Ctrl-C, as shells expect it.
 const INTERRUPTED: u8 = 130;
 
@@ -47,8 +49,8 @@ enum Command {
     Repeat(RepeatArgs),
     /// Write finished runs into an MLflow file store
     Export(export::ExportArgs),
-    /// Run an experiment in several cases that differ in a few settings, and compare them
-    Sweep(SweepArgs),
+    /// Run an experiment in several cases that answer a question, or, without any, in the many cells that its recipe lists in [sweep]
+    Sweep(Box<SweepArgs>),
     /// Put finished runs on one axis: which is better, and where, on the same test pictures
     Compare(compare::CompareArgs),
     /// Look at recipes
@@ -117,6 +119,13 @@ enum RecipeCommand {
 struct RecipeArgs {
     /// Recipe file, e.g. experiments/digits/recipe.toml
     recipe: PathBuf,
+    #[command(flatten)]
+    changes: ChangeArgs,
+}
+
+/// What to change in a recipe.
+#[derive(Args)]
+struct ChangeArgs {
     /// Variant of the recipe, a table [profile.NAME] in it
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -166,6 +175,9 @@ struct RunArgs {
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+    /// Folder for the results of this run, which must not exist yet [default: a new one below --out]
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    into: Option<PathBuf>,
     #[command(flatten)]
     cache: CacheArgs,
     /// Only say which stages would be computed, and why
@@ -189,17 +201,28 @@ struct RepeatArgs {
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct SweepArgs {
-    #[command(flatten)]
-    recipe: RecipeArgs,
-    /// Files of cases, e.g. experiments/conditions/cells.toml; see docs/conditions.md
+    #[command(subcommand)]
+    folder: Option<FolderCommand>,
+    /// Recipe file, e.g. experiments/digits/recipe.toml
     #[arg(required = true)]
+    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    changes: ChangeArgs,
+    /// Files of cases, e.g. experiments/conditions/cells.toml; see docs/conditions.md. Without any, the cells of the recipe's [sweep] are run,
+    /// see docs/sweeps.md
     cases: Vec<PathBuf>,
     #[command(flatten)]
     inputs: InputArgs,
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+    /// Folder of the cells, new or to go on with [default: a new one below --out]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "cases"])]
+    into: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -226,7 +249,13 @@ struct LadderArgs {
 
 impl RecipeArgs {
     fn load(&self) -> Result<Recipe> {
-        let mut recipe = recipe::load(&self.recipe, self.profile.as_deref(), &self.sets)?;
+        self.changes.load(&self.recipe)
+    }
+}
+
+impl ChangeArgs {
+    fn load(&self, path: &Path) -> Result<Recipe> {
+        let mut recipe = recipe::load(path, self.profile.as_deref(), &self.sets)?;
         self.device.apply(&mut recipe)?;
         if let Some(seed) = self.seed {
             recipe.seeds = vec![seed];
@@ -253,11 +282,15 @@ pub fn main() -> ExitCode {
         }
         Err(error) if error.downcast_ref::<Different>().is_some() => {
             eprintln!("{error}");
-            ExitCode::from(DIFFERENT)
+            ExitCode::from(NO)
         }
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(match error.downcast_ref::<Incomplete>() {
+                Some(Incomplete::Cells(_)) => NO,
+                Some(Incomplete::Stopped(_)) => INTERRUPTED,
+                None => FAILED,
+            })
         }
     }
 }
@@ -267,7 +300,7 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Run(args) => {
             let recipe = args.recipe.load()?;
             let recipe = args.inputs.put_into(recipe)?;
-            let options = run::Options { out: args.out, ..run::Options::default() };
+            let options = run::Options { out: args.out, into: args.into, ..run::Options::default() };
             let threads = recipe.threads;
             let cache = Arc::new(Cache::open(&args.cache));
             let log = args.log.as_deref().map(Log::open).transpose()?;
@@ -279,20 +312,12 @@ fn carry_out(command: Command) -> Result<()> {
         }
         Command::Repeat(args) => repeat(args),
         Command::Export(args) => print(&export::run(&args)?),
-        Command::Sweep(args) => {
-            let read = |file: PathBuf| Ok((file.clone(), Cases::read(&file)?));
-            let questions = args.cases.into_iter().map(read).collect::<Result<_>>()?;
-            let recipe = args.recipe.load()?;
-            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: args.out };
-            let threads = recipe.threads;
-            let (request, cache) = (sweep::Request { questions, recipe }, Arc::new(Cache::open(&args.cache)));
-            let folders = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cache, cancel))?;
-            print(&folders.iter().map(|folder| format!("{}\n", folder.display())).collect::<String>())
-        }
+        Command::Sweep(args) => carry_out_sweep(*args),
         Command::Compare(args) => print(&blocking(0, "comparing", move |_| compare::run(&args))?),
         Command::Ladder(args) => {
             let recipe = args.recipe.load()?;
-            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: PathBuf::new() };
+            let InputArgs { data, weights } = args.inputs;
+            let options = run::Options { data, weights, ..run::Options::default() };
             let threads = recipe.threads;
             let asked = ladder::LadderOptions {
                 widths: args.widths,
@@ -306,7 +331,8 @@ fn carry_out(command: Command) -> Result<()> {
         }
         Command::Quantize(args) => {
             let recipe = args.recipe.load()?;
-            let options = run::Options { data: args.inputs.data, weights: args.inputs.weights, out: PathBuf::new() };
+            let InputArgs { data, weights } = args.inputs;
+            let options = run::Options { data, weights, ..run::Options::default() };
             let threads = recipe.threads;
             blocking(threads, "quantizing", move |cancel| {
                 quantize::command::run(recipe, &options, &args.quantize, cancel)
@@ -333,6 +359,31 @@ fn carry_out(command: Command) -> Result<()> {
         }
         Command::Tune(args) => print(&blocking(1, "measuring", move |cancel| tune_command::run(&args, cancel))?),
     }
+}
+
+fn carry_out_sweep(args: SweepArgs) -> Result<()> {
+    if let Some(command) = args.folder {
+        return blocking(1, "the sweep", move |cancel| cells::run(&command, cancel));
+    }
+    let path = args.recipe.context("which recipe? hint: quee sweep experiments/digits/recipe.toml")?;
+    if args.cases.is_empty() {
+        let recipe = args.inputs.put_into(args.changes.load(&path)?)?;
+        let cells = cells::table::cells(&path, &recipe)?;
+        let plan = Plan { cells, recipe: recipe.name, cache: args.cache.arguments() };
+        let (into, out, engine) = (args.into, args.out, args.engine);
+        let work = move |cancel: &Cancel| cells::start(&plan, into.as_deref(), &out, &engine, cancel);
+        return blocking(1, "the sweep", work);
+    }
+    args.engine.refuse()?;
+    let read = |file: PathBuf| Ok((file.clone(), Cases::read(&file)?));
+    let questions = args.cases.into_iter().map(read).collect::<Result<_>>()?;
+    let recipe = args.changes.load(&path)?;
+    let InputArgs { data, weights } = args.inputs;
+    let options = run::Options { data, weights, out: args.out, into: None };
+    let threads = recipe.threads;
+    let (request, cache) = (sweep::Request { questions, recipe }, Arc::new(Cache::open(&args.cache)));
+    let folders = supervised(threads, |pool, cancel| sweep::sweep(request, options, pool, cache, cancel))?;
+    print(&folders.iter().map(|folder| format!("{}\n", folder.display())).collect::<String>())
 }
 
 fn repeat(args: RepeatArgs) -> Result<()> {

@@ -8,6 +8,7 @@
 //! - [`report`]: the page that a run leaves behind; [`compare`]: finished runs on one axis
 //! - [`backend`]: what runs a backbone; [`backends_command`] lists it
 //! - [`data_command`], [`weights_command`]: getting and checking data sets and weights
+//! - [`cells`]: one recipe with many settings, a run each, here or on a cluster
 //! - [`cache`], [`cache_command`]: what is stored of finished stages
 //! - [`records`]: what a run tells of its stages; [`repeat`]: whether it comes out again; [`export`]: runs for other tools
 //! - [`training`]: what [`pretrain`] (a backbone from random weights) and [`finetune`] (from those of another task) share
@@ -23,6 +24,7 @@ pub mod bench_command;
 pub mod cache;
 pub mod cache_command;
 pub mod cancel;
+pub mod cells;
 pub mod cli;
 pub mod compare;
 pub mod data_command;

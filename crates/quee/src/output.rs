@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// Writes to the standard output; a reader that has gone is no error.
 ///
@@ -25,6 +25,8 @@ pub struct RunFolder {
     partial: PathBuf,
     target: PathBuf,
     finished: bool,
+    /// Whether `latest` beside it shall point at it.
+    latest: bool,
     /// Locked as long as this process is alive: so that others know.
     _lock: Option<fs::File>,
 }
@@ -40,11 +42,7 @@ impl RunFolder {
             || format!("{}: cannot create the results folder; hint: choose another place with --out", parent.display());
         fs::create_dir_all(&parent).with_context(hint)?;
         remove_dead(&parent);
-        let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        let stamp: String = stamp.trim_end_matches('Z').chars().filter(|c| *c != '-' && *c != ':').collect();
-        let stamp = stamp.replace('T', "-");
-        for attempt in 0..1000 {
-            let id = if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") };
+        for id in ids() {
             let partial = parent.join(format!(".{id}.partial"));
             let target = parent.join(&id);
             if target.exists() {
@@ -53,8 +51,8 @@ impl RunFolder {
             // Creating the hidden folder claims the id: two runs that start together get different ones.
             match fs::create_dir(&partial) {
                 Ok(()) => match Hold::take(&partial) {
-                    Hold::Taken(lock) => return Ok(Self { partial, target, finished: false, _lock: Some(lock) }),
-                    Hold::Impossible => return Ok(Self { partial, target, finished: false, _lock: None }),
+                    Hold::Taken(lock) => return Ok(Self::at(partial, target, true, Some(lock))),
+                    Hold::Impossible => return Ok(Self::at(partial, target, true, None)),
                     // Taken for a dead run's in the moment before it was locked.
                     Hold::Lost => {}
                 },
@@ -63,6 +61,34 @@ impl RunFolder {
             }
         }
         Err(anyhow!("{}: no free name for a results folder", parent.display()))
+    }
+
+    /// Prepares the folder `target`, which does not exist yet.
+    ///
+    /// # Errors
+    /// When it exists, another process makes it, or the place cannot be written to.
+    pub fn exactly(target: &Path) -> Result<Self> {
+        let shown = target.display();
+        ensure!(!target.exists(), "--into {shown}: exists already; hint: name a folder that is to be made");
+        let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = target.file_name().with_context(|| format!("--into {shown}: not the name of a folder"))?;
+        let hint = || format!("{shown}: cannot create the results folder; hint: choose another place with --into");
+        fs::create_dir_all(parent).with_context(hint)?;
+        remove_dead(parent);
+        let partial = parent.join(format!(".{}.partial", name.to_string_lossy()));
+        match fs::create_dir(&partial) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                bail!("--into {shown}: another run is writing it; hint: wait for it, or name another folder");
+            }
+            Err(e) => return Err(e).with_context(hint),
+        }
+        let lock = if let Hold::Taken(lock) = Hold::take(&partial) { Some(lock) } else { None };
+        Ok(Self::at(partial, target.to_path_buf(), false, lock))
+    }
+
+    fn at(partial: PathBuf, target: PathBuf, latest: bool, lock: Option<fs::File>) -> Self {
+        Self { partial, target, finished: false, latest, _lock: lock }
     }
 
     /// Writes one file of the results.
@@ -87,7 +113,7 @@ impl RunFolder {
         &self.target
     }
 
-    /// Makes the results visible and points `latest` at them.
+    /// Makes the results visible, and points `latest` at them where the id was chosen here.
     ///
     /// # Errors
     /// When renaming fails.
@@ -95,7 +121,9 @@ impl RunFolder {
         fs::rename(&self.partial, &self.target)
             .with_context(|| format!("{}: cannot rename the finished results", self.target.display()))?;
         self.finished = true;
-        point_latest(&self.target)?;
+        if self.latest {
+            point_latest(&self.target)?;
+        }
         Ok(self.target.clone())
     }
 }
@@ -107,6 +135,14 @@ impl Drop for RunFolder {
             let _ = fs::remove_dir_all(&self.partial);
         }
     }
+}
+
+/// Names for a new results folder, made of the present time (UTC): one, and more should it be taken.
+pub fn ids() -> impl Iterator<Item = String> {
+    let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let stamp: String = stamp.trim_end_matches('Z').chars().filter(|c| *c != '-' && *c != ':').collect();
+    let stamp = stamp.replace('T', "-");
+    (0..1000).map(move |attempt| if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") })
 }
 
 /// The lock of a folder under construction, which the system takes from a process that dies.
@@ -168,7 +204,10 @@ pub fn hidden_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
 }
 
 /// `latest` becomes a link to the newest run, or a text file with its name where links are not to be had.
-fn point_latest(target: &Path) -> Result<()> {
+///
+/// # Errors
+/// When the folder beside it cannot be written to.
+pub fn point_latest(target: &Path) -> Result<()> {
     let (Some(parent), Some(id)) = (target.parent(), target.file_name()) else { return Ok(()) };
     let fresh = parent.join(format!(".latest-{}", id.to_string_lossy()));
     #[cfg(unix)]
@@ -190,6 +229,19 @@ mod tests {
         run.write("a.csv", b"1").unwrap();
         drop(run);
         assert_eq!(fs::read_dir(out.path().join("r")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_named_folder_is_made_once_and_leaves_no_link() {
+        let out = tempfile::tempdir().unwrap();
+        let target = out.path().join("a/results");
+        let run = RunFolder::exactly(&target).unwrap();
+        let message = RunFolder::exactly(&target).err().unwrap().to_string();
+        assert!(message.contains("another run"), "{message}");
+        run.write("a.csv", b"1").unwrap();
+        assert_eq!(run.finish().unwrap(), target);
+        assert_eq!(fs::read_dir(out.path().join("a")).unwrap().count(), 1);
+        assert!(RunFolder::exactly(&target).err().unwrap().to_string().contains("exists already"));
     }
 
     #[test]

@@ -31,8 +31,10 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Weights.
     pub weights: Option<PathBuf>,
-    /// Where results go.
+    /// Where results go: to a new folder in here.
     pub out: PathBuf,
+    /// Where results go, to the letter; instead of `out`.
+    pub into: Option<PathBuf>,
 }
 
 /// Runs `recipe` and returns the folder with its results.
@@ -47,7 +49,10 @@ pub async fn run(
     log: Option<Log>,
     cancel: Cancel,
 ) -> Result<PathBuf> {
-    let folder = RunFolder::create(&options.out, &recipe.name)?;
+    let folder = match &options.into {
+        Some(target) => RunFolder::exactly(target)?,
+        None => RunFolder::create(&options.out, &recipe.name)?,
+    };
     let mut runner = Runner::new(pool, cache).logging(log);
     let base = Arc::new(Base::compute(Arc::new(recipe), &options, &mut runner, &cancel).await?);
     let results = base.evaluate(Arc::clone(&base.recipe), &mut runner, &cancel).await?;

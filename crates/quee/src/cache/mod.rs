@@ -43,6 +43,14 @@ pub struct CacheArgs {
     cache_limit: Size,
 }
 
+impl CacheArgs {
+    /// The same for the command line of another process.
+    pub fn arguments(&self) -> Vec<String> {
+        let folder = self.cache.iter().map(|folder| format!("--cache={}", folder.display()));
+        folder.chain([format!("--cache-limit={}", self.cache_limit.0)]).collect()
+    }
+}
+
 /// Results of finished stages.
 #[derive(Debug, Default)]
 pub struct Cache {

@@ -3,7 +3,7 @@
 mod contest;
 mod differing;
 mod slots;
-mod stored;
+pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -106,6 +106,34 @@ pub struct Summary {
     pub best_single: Option<String>,
     /// All methods.
     pub methods: Vec<Method>,
+    #[serde(default)]
+    differences: Vec<Difference>,
+}
+
+/// One method against another in `summary.json`, on the same resamples.
+#[derive(Debug, Deserialize)]
+struct Difference {
+    method: String,
+    against: String,
+    area: f64,
+    area_low: f64,
+    area_high: f64,
+}
+
+impl Summary {
+    /// That of the run in `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn read(folder: &Path) -> Result<Self, CompareError> {
+        json(&folder.join("summary.json"))
+    }
+
+    /// Area of a method minus that of another, paired; `None` where the run has not compared them.
+    pub fn lead(&self, method: &str, against: &str) -> Option<Interval> {
+        let found = self.differences.iter().find(|d| d.method == method && d.against == against)?;
+        Some(Interval { value: found.area, low: found.area_low, high: found.area_high })
+    }
 }
 
 /// One method in `summary.json`; later fields are missing in runs of earlier versions.
@@ -187,7 +215,7 @@ impl StoredRun {
             }
         }
         let folder = folder.canonicalize().map_err(|source| io(folder, source))?;
-        let summary: Summary = json(&folder.join("summary.json"))?;
+        let summary = Summary::read(&folder)?;
         let file = folder.join("recipe.toml");
         let recipe = text(&file)?.parse::<Table>().map_err(|error| damaged(&file, error.message().to_owned()))?;
         let environment = json(&folder.join("env.json"))?;

@@ -8,6 +8,8 @@ use super::settings::{CostModel, Recipe};
 
 /// The base recipe: every key with its default and explanation.
 pub const BASE: &str = include_str!("../../../../experiments/base.toml");
+/// The table of a recipe that says what `quee sweep` runs; no setting.
+const SWEEP: &str = "sweep";
 
 /// What is wrong with a recipe. Every message names the file or option.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,9 @@ pub enum RecipeError {
 pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recipe, RecipeError> {
     let file = path.display().to_string();
     let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
-    let mut merged = resolve(path, profile, sets, &base)?;
+    let mut layers = layers(path)?;
+    layers.iter_mut().for_each(|(_, layer)| drop(layer.remove(SWEEP)));
+    let mut merged = merged(path, layers, profile, sets, &base)?;
     if merged["name"].as_str() == Some("") {
         merged.insert("name".into(), Value::String(name_of_folder(path)));
     }
@@ -90,9 +94,29 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
 /// # Errors
 /// When a file cannot be read or holds unknown keys.
 pub fn resolve(path: &Path, profile: Option<&str>, sets: &[String], base: &Table) -> Result<Table, RecipeError> {
+    merged(path, layers(path)?, profile, sets, base)
+}
+
+/// The table `[sweep]` of the recipe in `path`, or of the nearest file that it extends and that has one; with the name of that file.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn sweep_table(path: &Path) -> Result<Option<(String, Value)>, RecipeError> {
+    let found = layers(path)?.into_iter().rev();
+    Ok(found.filter_map(|(file, mut layer)| Some((file, layer.remove(SWEEP)?))).next())
+}
+
+/// [`resolve`] with the files already read.
+fn merged(
+    path: &Path,
+    layers: Vec<(String, Table)>,
+    profile: Option<&str>,
+    sets: &[String],
+    base: &Table,
+) -> Result<Table, RecipeError> {
     let mut merged = base.clone();
     let mut profiles = Table::new();
-    for (origin, mut layer) in layers(path)? {
+    for (origin, mut layer) in layers {
         layer.remove("extends");
         if let Some(Value::Table(own)) = layer.remove("profile") {
             for (name, variant) in &own {
@@ -210,7 +234,8 @@ fn parse_set(set: &str) -> Result<Table, RecipeError> {
         .map_err(|e| RecipeError::Syntax { file: format!("--set {set}"), reason: e.to_string() })
 }
 
-fn merge(into: &mut Table, from: Table) {
+/// Puts the values of `from` into `into`, table by table.
+pub fn merge(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),

@@ -4,6 +4,7 @@
 //! drawn twice, for a desk (and paper) and for a telephone; the style sheet shows one of them.
 
 mod accuracy_cost;
+pub mod cells;
 pub mod compare;
 mod compare_figure;
 mod four_way;
@@ -37,6 +38,11 @@ pub fn sweep_page(report: &sweep::SweepReport) -> String {
 /// The figure of a sweep as an SVG file of its own.
 pub fn sweep_svg(report: &sweep::SweepReport) -> String {
     sweep::standalone(report)
+}
+
+/// The page of a sweep's cells as HTML.
+pub fn cells_page(report: &cells::CellsReport) -> String {
+    cells::document(report)
 }
 
 /// The page of a comparison of runs as HTML.
