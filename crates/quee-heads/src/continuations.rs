@@ -194,7 +194,9 @@ mod tests {
 
     #[test]
     fn impossible_lists_are_refused() {
-        let wrong: [(Vec<Vec<usize>>, Vec<Vec<Vec<usize>>>); 7] = [
+        /// Prefixes, and ways behind each.
+        type Lists = (Vec<Vec<usize>>, Vec<Vec<Vec<usize>>>);
+        let wrong: [Lists; 7] = [
             (vec![], vec![]),
             (vec![vec![]], vec![vec![vec![], vec![0]]]),
             (vec![vec![0], vec![0, 1]], vec![vec![vec![]]; 2]),
