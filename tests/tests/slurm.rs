@@ -48,8 +48,7 @@ impl Cluster {
     fn statuses(&self, sweep: &Path) -> Vec<Value> {
         let output = self.quee(&["sweep", "status", sweep.to_str().unwrap(), "--json"]);
         assert!(output.status.success(), "{}", stderr(&output));
-        let all: Vec<(String, Value)> = serde_json::from_slice(&output.stdout).unwrap();
-        all.into_iter().map(|(_, status)| status).collect()
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Waits until no cell waits or runs, and returns their states.

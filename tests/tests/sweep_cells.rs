@@ -37,8 +37,8 @@ fn folders(sweep: &Path) -> Vec<PathBuf> {
 fn states(sweep: &Path) -> Vec<String> {
     let output = quee(&["sweep", "status", sweep.to_str().unwrap(), "--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let all: Vec<(String, Value)> = serde_json::from_slice(&output.stdout).unwrap();
-    all.into_iter().map(|(_, status)| status["state"].as_str().unwrap().to_owned()).collect()
+    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    all.iter().map(|one| one["state"].as_str().unwrap().to_owned()).collect()
 }
 
 fn rows(sweep: &Path) -> Vec<Vec<String>> {
@@ -189,6 +189,10 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
         assert!(stderr(&output).contains("hint") || stderr(&output).contains("number 7"), "{}", stderr(&output));
     }
+    // That which comes with the program is one that can be.
+    let example = quee_tests::workspace().join("experiments/digits/sweep.toml");
+    let base = quee::recipe::load(&example, None, &[]).unwrap();
+    assert_eq!(quee::cells::table::cells(&example, &base).unwrap().len(), 6);
     // The recipe is one like any other for those who do not sweep.
     let output = quee(&["recipe", "show", recipe.to_str().unwrap()]);
     assert!(output.status.success() && !text(&output).contains("[sweep]"), "{}", stderr(&output));

@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use serde::Serialize;
 
 use crate::cache_command::Size;
 use crate::cancel::Cancel;
@@ -29,6 +30,7 @@ use folder::{Plan, SweepFolder};
 use slurm::{Slurm, SlurmArgs};
 use state::{Lock, State, is_done};
 use status::{Heard, Status};
+use table::Cell;
 
 /// How long a task waits for the cell that another process seems to run: a look at a lock takes but a moment.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +97,14 @@ pub enum FolderCommand {
     },
 }
 
+/// A cell, as `--json` prints it.
+#[derive(Serialize)]
+struct Listed {
+    cell: String,
+    #[serde(flatten)]
+    status: Status,
+}
+
 /// Why a sweep is not complete. What could be done was done.
 #[derive(Debug, thiserror::Error)]
 pub enum Incomplete {
@@ -146,9 +156,9 @@ pub fn run(command: &FolderCommand, cancel: &Cancel) -> Result<()> {
             let sweep = SweepFolder::open(folder)?;
             let all = statuses(&sweep)?;
             if *json {
-                let named: Vec<_> =
-                    sweep.cells.iter().zip(&all).map(|(cell, status)| (cell.name.as_str(), status)).collect();
-                return print(&String::from_utf8_lossy(&crate::results::json(&named)?));
+                let listed = |(cell, status): (&Cell, _)| Listed { cell: cell.name.clone(), status };
+                let all: Vec<Listed> = sweep.cells.iter().zip(all).map(listed).collect();
+                return print(&String::from_utf8_lossy(&crate::results::json(&all)?));
             }
             print(&status::table(&sweep, &all))
         }
