@@ -3,7 +3,7 @@
 //! - [`table`]: `[sweep]` in a recipe, and the cells that it stands for
 //! - [`folder`]: what is laid down before anything runs
 //! - [`state`], [`status`]: how far a cell is
-//! - [`worker`]: one cell in a process of its own; [`local`]: some at a time, shown by [`board`]; [`slurm`]: as an array of jobs
+//! - [`worker`]: one cell in a process of its own; [`local`]: some at a time, shown by `board`; [`slurm`]: as an array of jobs
 //! - [`collect`]: the figures of all cells
 
 mod board;

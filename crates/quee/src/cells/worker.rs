@@ -112,7 +112,7 @@ fn held(pid: u32) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Whether [`held`] works on this system.
+/// Whether `held` works on this system.
 pub fn memory_is_told() -> bool {
     held(std::process::id()).is_some()
 }
