@@ -89,7 +89,7 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
 /// What is kept of a batch, by pass and batch.
 type Batches = BTreeMap<(u64, usize), Vec<Vec<f32>>>;
 
-/// Batches that are kept in memory.
+/// Batches that are kept in memory, and the passes of the run that keeps them.
 #[derive(Default)]
 struct Kept(Mutex<Batches>, AtomicU64);
 
@@ -120,6 +120,7 @@ fn what_a_killed_run_has_kept_is_not_run_again() {
     let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
     let run = |kept: &Kept| {
         counting.counts.lock().unwrap().clear();
+        kept.1.store(0, Ordering::Relaxed);
         let drive = Drive::new(&counting, 5, &cancel, &progress).keeping(kept);
         let stem = program.all_stem_features(&drive, &pictures).unwrap();
         let table = program.tree_features(&drive, &pictures, &tree, widths).unwrap();
