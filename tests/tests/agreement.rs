@@ -81,7 +81,7 @@ fn answers_and_decisions_are_the_same_on_every_device() {
         .into_iter()
         .map(|device| {
             let tokens = features(&policy, &prepared, &device.engine(&Arc::clone(&policy.plan)));
-            let nodes = tree_answers(&policy.tree, |_| &policy.heads, &tokens);
+            let nodes = tree_answers(&policy.tree, |_| &policy.heads, &tokens.clone().into()).unwrap();
             let stops = decisions(&policy, &nodes, &tokens, &labels);
             (device.name, nodes, stops)
         })

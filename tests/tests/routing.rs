@@ -12,8 +12,8 @@ use quee_tests::{DIGITS, QUICK, quee, stderr};
 #[test]
 fn pictures_that_part_ways_are_answered_as_alone() {
     let out = tempfile::tempdir().unwrap();
-    for more in [&[][..], &["--set", "exits.cascade=true"]] {
-        let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap(), "--set", "timing.measure=false"];
+    for more in [&[][..], &["--set", "exits.cascade=true", "--set", "timing.measure=false"]] {
+        let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap()];
         args.extend(QUICK);
         args.extend(more);
         let output = quee(&args);
@@ -44,11 +44,34 @@ fn pictures_that_part_ways_are_answered_as_alone() {
         let right = committed.iter().zip(&labels).filter(|(routed, label)| routed.class == **label).count();
         assert!(right > 40, "{right} of 48 at the largest width and full depth");
 
+        // A run that measures times says how fast its policy is on batches.
+        let summary: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("summary.json")).unwrap()).unwrap();
+        let page = std::fs::read_to_string(folder.join("report.html")).unwrap();
+        assert_eq!(summary["routing"].is_object(), more.is_empty());
+        assert_eq!(page.contains("Routing efficiency"), more.is_empty());
+        if more.is_empty() {
+            let routing = &summary["routing"];
+            let tested = prepared.splits.test.len().min(512);
+            assert_eq!(routing["pictures"].as_u64(), Some(tested as u64));
+            let router = Router::new(&policy, routing["lambda"].as_f64().unwrap_or(f64::INFINITY), None);
+            let setting = policy.settings.iter().find(|s| s.lambda == routing["lambda"].as_f64()).unwrap();
+            assert_eq!(routing["committed"].as_bool(), Some(setting.commit.is_some()));
+            if setting.commit.is_none() {
+                let images = prepared.images(&prepared.splits.test[..tested]).unwrap();
+                let labels = prepared.data.labels_of(&prepared.splits.test[..tested]);
+                let found = router.run(executor.as_mut(), &images).unwrap();
+                let right = found.iter().zip(&labels).filter(|(routed, label)| routed.class == **label).count();
+                assert_eq!(routing["accuracy"].as_f64(), Some(right as f64 / tested as f64));
+            }
+            assert!(routing["statics"].as_array().unwrap().iter().any(|of| of["width"] == "float"));
+        }
+
         let run = folder.to_str().unwrap();
         let output = quee(&["bench", "routing", "--run", run, "--lambda", "0.3", "--pictures", "100", "--json"]);
         assert!(output.status.success(), "{}", stderr(&output));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&report["pictures"], report["statics"].as_array().unwrap().len()), (&100.into(), 2));
+        assert_eq!((&report["pictures"], report["statics"][1]["width"].as_str()), (&100.into(), Some("w8a8")));
         assert!(report["routing_efficiency"].as_f64().unwrap() > 0.0);
     }
     let output = quee(&["bench", "routing", "--run", "/no/such/run", "--lambda", "1"]);

@@ -11,6 +11,7 @@ use quee::progress::Stage;
 use quee::recipe::{self, Recipe};
 use quee::run::path_tree;
 use quee::stages::prepare::{Prepared, prepare};
+use quee::stages::tables::{Scratch, Table};
 use quee::stages::walk::{Drive, Program};
 use quee_backbone::{Backbone, ExecError, Executor, QuantPlan, presets};
 use quee_quant::{WeightQuantizer, Width};
@@ -57,7 +58,11 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     // Batches of 5: the last one is smaller.
     let drive = |engine| Drive::new(engine, 5, &cancel, &progress);
 
-    let table = program.tree_features(&drive(&counting), &pictures, &tree, widths).unwrap();
+    // With no memory for it the table lies in a file.
+    let scratch = Arc::new(Scratch::within(0, None));
+    let table = program.tree_features(&drive(&counting).in_scratch(scratch), &pictures, &tree, widths).unwrap();
+    assert!(table.is_in_a_file());
+    let table = all_lists(&table);
 
     let counts = counting.counts.lock().unwrap().clone();
     let mut first_block = 0;
@@ -84,6 +89,12 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
             assert!(equal, "path {path:?}, picture {sample}");
         }
     }
+}
+
+/// All lists of a table.
+fn all_lists(table: &Table) -> Vec<Vec<f32>> {
+    let lists = table.lists();
+    (0..lists.len()).map(|list| lists.get(list).unwrap().into_owned()).collect()
 }
 
 /// What is kept of a batch, by pass and batch.
@@ -123,8 +134,8 @@ fn what_a_killed_run_has_kept_is_not_run_again() {
         kept.1.store(0, Ordering::Relaxed);
         let drive = Drive::new(&counting, 5, &cancel, &progress).keeping(kept);
         let stem = program.all_stem_features(&drive, &pictures).unwrap();
-        let table = program.tree_features(&drive, &pictures, &tree, widths).unwrap();
-        assert_eq!(stem, table[0], "the root holds what is behind the stem");
+        let table = all_lists(&program.tree_features(&drive, &pictures, &tree, widths).unwrap());
+        assert_eq!(stem.list(0).unwrap(), table[0], "the root holds what is behind the stem");
         (table, counting.counts.lock().unwrap().get("patch_embed.proj").copied().unwrap_or(0))
     };
     let whole = Kept::default();

@@ -1,33 +1,42 @@
 //! The stages of an experiment: what no seed and no head changes is computed once ([`Base`]), and what is trained on top of it is
 //! evaluated as often as one likes.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use quee_gpu::Counts;
 use quee_policy::bootstrap::Bootstrap;
 use quee_policy::summary::{Summary, summarise};
 use quee_policy::tree::PathTree;
 use quee_train::TrainDevice;
 
+use crate::artefact;
 use crate::backend::Device;
-use crate::cache::Cache;
 use crate::cache::keys::Keys;
+use crate::cache::{Cache, Checkpoint, from_postcard, to_postcard};
 use crate::cancel::Cancel;
 use crate::environment::Environment;
+use crate::output::RunFolder;
 use crate::progress::Stage;
 use crate::quantize::file::Quantizers;
 use crate::recipe::Recipe;
 use crate::records::{self, Log, Record};
 use crate::report::text::count;
-use crate::results::{DeviceWork, Study, subset};
+use crate::results::{self, DeviceWork, Study, subset};
 use crate::run::{Options, Quality, calibrate, measure, path_tree, program};
 use crate::stages::backbone_runs::{self, BackboneRuns};
 use crate::stages::costs::{Counted, Timings};
+use crate::stages::efficiency::Bench;
 use crate::stages::prepare::{Prepared, prepare};
-use crate::stages::study::{SeedStudy, Shared, study};
+use crate::stages::study::{OPEN_LOOP, SeedStudy, Shared, study};
 use crate::stages::trained::fit_pictures;
 use crate::stages::walk::Drive;
 
+/// Loss that is accepted in the setting whose speed is measured on batches.
+const ROUTED_DROP: f64 = 0.005;
+/// Test pictures that it is measured on at most.
+const ROUTED_PICTURES: usize = 512;
 /// Seed of the bootstrap: resamples are the same in every run.
 pub const BOOTSTRAP_SEED: u64 = 0;
 
@@ -98,6 +107,7 @@ pub struct Base {
     training: TrainDevice,
     environment: Environment,
     time_caveat: Option<String>,
+    device: Device,
 }
 
 /// What is known before anything is computed.
@@ -184,11 +194,23 @@ impl Base {
         let runs = runner.stage("run backbone on paths", steps, move |stage| {
             let (recipe, prepared, tree, engine, cancel) = &inputs;
             let program = program(recipe, prepared);
-            let ((runs, work), stored) = store.stage(&k.runs()?, cancel, &|text| stage.say(text), |kept| {
-                let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage).keeping(kept);
+            let scratch = Arc::new(store.scratch());
+            let read = |from: &mut dyn Read| -> Result<_> {
+                let work = from_postcard(from)?;
+                Ok((BackboneRuns::decode(from, &scratch)?, work))
+            };
+            let write = |(runs, work): &(BackboneRuns, Option<Counts>), out: &mut dyn Write| {
+                to_postcard(work, out)?;
+                runs.encode(out)
+            };
+            let compute = |kept: &Checkpoint| {
+                let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
+                let drive = drive.keeping(kept).in_scratch(Arc::clone(&scratch));
                 let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
                 Ok((runs, engine.counts()))
-            })?;
+            };
+            let made = store.stage_in_form(&k.runs()?, cancel, &|text| stage.say(text), (&read, &write), compute);
+            let ((runs, work), stored) = made?;
             let (paths, all) = (tree.paths().len(), tree.count_in_all());
             let drawn = if paths as u128 == all { String::new() } else { format!(" drawn from {all}") };
             let outcome = format!("{paths} paths{drawn}, {paths} segment runs per picture");
@@ -231,6 +253,7 @@ impl Base {
             training,
             environment,
             time_caveat,
+            device,
         })
     }
 
@@ -343,7 +366,48 @@ impl Base {
             timed_batch: self.timings.as_ref().map(|timings| timings.batch),
             device_work: self.device_work.clone(),
             time_caveat: self.time_caveat.clone(),
+            routing: None,
             records,
         }
+    }
+
+    /// Stores the policy of a study's first seed in `folder`, and measures how fast it is on batches of test pictures at the setting that
+    /// loses 0.5 points where settings are chosen.
+    ///
+    /// # Errors
+    /// When the file cannot be written or read back, the executor fails, or on a wish to stop.
+    pub async fn route(
+        &self,
+        mut study: Study,
+        folder: RunFolder,
+        runner: &mut Runner,
+        cancel: &Cancel,
+    ) -> Result<(Study, RunFolder)> {
+        let (prepared, device, cancel) = (Arc::clone(&self.prepared), self.device.clone(), cancel.clone());
+        let routed = runner.stage("route batches", 0, move |_| {
+            results::write_policy(&study, &folder)?;
+            let policy = artefact::read(folder.path())?;
+            let result = &study.seeds[0].result;
+            let method = result.methods.iter().find(|m| m.name == OPEN_LOOP).context("there is an open-loop policy")?;
+            let setting = policy.settings[method.for_drop(&result.float, ROUTED_DROP)];
+            let engine = device.engine(Arc::clone(&policy.plan));
+            let bench = Bench {
+                policy: &policy,
+                prepared: &prepared,
+                engine: engine.as_ref(),
+                lambda: setting.lambda.unwrap_or(f64::INFINITY),
+                commit: setting.commit,
+                cancel: &cancel,
+            };
+            let test = &prepared.splits.test;
+            let test = &test[..test.len().min(ROUTED_PICTURES)];
+            let threads = engine.batches_at_a_time().unwrap_or_else(rayon::current_num_threads);
+            let found = bench.measure(test, study.recipe.paths.batch, threads)?;
+            let path = if found.committed { ", all on one path" } else { "" };
+            let outcome = format!("routing efficiency {:.2}{path}", found.routing_efficiency);
+            study.routing = Some(found);
+            Ok(((study, folder), outcome))
+        });
+        routed.await
     }
 }

@@ -3,7 +3,7 @@
 //! Under bit operations a width that is no more accurate than a cheaper one gives a policy nothing to choose. The ladder is measured
 //! where nothing else is decided: *fit*, *cal* and *test* stay unseen.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use quee_policy::ladder::{LadderRule, Rung, Verdict, accuracy, paired_difference};
 use quee_quant::Width;
 use serde::Serialize;
@@ -88,8 +88,8 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     let correct = |width: Width| -> Result<Vec<bool>> {
         let path = vec![width; segments];
         let features = program(&recipe, &prepared).path_features(&drive, &prepared.pictures(&chosen), &path)?;
-        let last = features.last().context("a path has segments")?;
-        let answers = NodeAnswers::compute(&head, last).answers;
+        let last = features.lists().last()?;
+        let answers = NodeAnswers::compute(&head, &last).answers;
         Ok(answers.iter().zip(&labels).map(|(answer, label)| answer == label).collect())
     };
     let float = correct(Width::FLOAT)?;

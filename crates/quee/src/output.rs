@@ -108,6 +108,11 @@ impl RunFolder {
         })
     }
 
+    /// Where files lie until the results are finished.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
     /// Where the results will be.
     pub fn target(&self) -> &Path {
         &self.target

@@ -56,7 +56,12 @@ pub async fn run(
     let mut runner = Runner::new(pool, cache).logging(log);
     let base = Arc::new(Base::compute(Arc::new(recipe), &options, &mut runner, &cancel).await?);
     let results = base.evaluate(Arc::clone(&base.recipe), &mut runner, &cancel).await?;
-    let study = base.study(results, runner.records.clone());
+    let mut study = base.study(results, runner.records.clone());
+    let mut folder = folder;
+    if study.recipe.timing.measure {
+        (study, folder) = base.route(study, folder, &mut runner, &cancel).await?;
+        study.records.clone_from(&runner.records);
+    }
     let written = runner.stage("write results", 0, move |_| {
         results::write(&study, &folder)?;
         let target = folder.finish()?;

@@ -9,7 +9,7 @@
 pub mod explain;
 pub mod keys;
 
-use std::io::BufReader;
+use std::io::{BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,20 +17,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use quee_store::{Claim, Found, Key, Lookup, Parts, Store};
+use quee_store::{Claim, Key, Lookup, Parts, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cache_command::{LIMIT, Size};
 use crate::cancel::Cancel;
 use crate::folders;
+use crate::stages::tables::Scratch;
 
 /// What `--cache` and QUEE_CACHE call no cache.
 const NONE: &str = "none";
 /// A stage keeps no pieces before it has run for so long: short ones would only be slowed down.
 const KEEP_AFTER: Duration = Duration::from_secs(2);
 /// Bytes that strings are read into.
-const SCRATCH: usize = 1 << 16;
+const STRINGS: usize = 1 << 16;
 
 /// Where results of finished stages are kept.
 #[derive(clap::Args, Clone, Debug)]
@@ -84,6 +85,11 @@ impl Cache {
         }
     }
 
+    /// Where features of many pictures lie while a run works on them: beside the results that are kept.
+    pub fn scratch(&self) -> Scratch {
+        Scratch::in_folder(self.store.as_ref().map(|store| store.folder().to_owned()))
+    }
+
     /// The store, where there is one.
     pub fn store(&self) -> Option<&Store> {
         self.store.as_ref()
@@ -101,8 +107,23 @@ impl Cache {
         say: &(dyn Fn(&str) + Sync),
         compute: impl FnOnce(&Checkpoint) -> Result<T>,
     ) -> Result<(T, bool)> {
+        self.stage_in_form(key, cancel, say, (&from_postcard, &to_postcard), compute)
+    }
+
+    /// As [`stage`](Self::stage), with a result that is read and written in a form of its own.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    pub fn stage_in_form<T>(
+        &self,
+        key: &Key,
+        cancel: &Cancel,
+        say: &(dyn Fn(&str) + Sync),
+        form: Form<T>,
+        compute: impl FnOnce(&Checkpoint) -> Result<T>,
+    ) -> Result<(T, bool)> {
         let Some(store) = &self.store else { return Ok((compute(&Checkpoint::none())?, false)) };
-        if let Some(value) = self.decode(store.get(key), say) {
+        if let Some(value) = decode(store.get(key), form.0, say) {
             return Ok((value, true));
         }
         let mut waits = false;
@@ -124,28 +145,15 @@ impl Cache {
             }
         };
         // Who had the claim may have stored it.
-        if let Some(value) = self.decode(claim.get(), say) {
+        if let Some(value) = decode(claim.get(), form.0, say) {
             return Ok((value, true));
         }
         let value = compute(&Checkpoint::of(&claim, say))?;
-        let stored = claim.put(|file| {
-            postcard::to_io(&value, file).map(|_| ()).map_err(|error| std::io::Error::other(error.to_string()))
-        });
+        let stored = claim.put(|file| (form.1)(&value, file).map_err(std::io::Error::other));
         if let Err(error) = stored {
             self.trouble(&format!("the result is not kept: {error}"), say);
         }
         Ok((value, false))
-    }
-
-    fn decode<T: DeserializeOwned>(&self, lookup: Lookup, say: &dyn Fn(&str)) -> Option<T> {
-        match lookup {
-            Lookup::Missing => None,
-            Lookup::Damaged(damaged) => {
-                say(&format!("{damaged}; computing it anew"));
-                None
-            }
-            Lookup::Found(found) => read(found).inspect_err(|error| say(&format!("{error}; computing it anew"))).ok(),
-        }
     }
 
     /// Said once: a full disk is full for every stage.
@@ -156,10 +164,38 @@ impl Cache {
     }
 }
 
-fn read<T: DeserializeOwned>(found: Found) -> Result<T, String> {
-    let mut scratch = vec![0; SCRATCH];
-    let read = postcard::from_io((BufReader::with_capacity(1 << 17, found), &mut scratch[..]));
-    read.map(|(value, _)| value).map_err(|error| format!("a stored result is of another form ({error})"))
+/// How a result is read and written.
+pub type Form<'f, T> = (&'f dyn Fn(&mut dyn Read) -> Result<T>, &'f dyn Fn(&T, &mut dyn Write) -> Result<()>);
+
+/// A value as [`to_postcard`] has written it.
+///
+/// # Errors
+/// When it is of another form or cannot be read.
+pub fn from_postcard<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T> {
+    let mut strings = vec![0; STRINGS];
+    Ok(postcard::from_io((from, &mut strings[..]))?.0)
+}
+
+/// Writes a value.
+///
+/// # Errors
+/// When it is not representable or cannot be written.
+pub fn to_postcard<T: Serialize>(value: &T, out: &mut dyn Write) -> Result<()> {
+    postcard::to_io(value, out)?;
+    Ok(())
+}
+
+fn decode<T>(lookup: Lookup, read: &dyn Fn(&mut dyn Read) -> Result<T>, say: &dyn Fn(&str)) -> Option<T> {
+    let found = match lookup {
+        Lookup::Missing => return None,
+        Lookup::Damaged(damaged) => {
+            say(&format!("{damaged}; computing it anew"));
+            return None;
+        }
+        Lookup::Found(found) => found,
+    };
+    let value = read(&mut BufReader::with_capacity(1 << 17, found));
+    value.inspect_err(|error| say(&format!("a stored result is of another form ({error}); computing it anew"))).ok()
 }
 
 /// Pieces of a stage that runs: those of a run that was killed, and those to come.

@@ -1,6 +1,6 @@
 //! Accuracy of the static backbone with each quantizer.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use quee_policy::ladder::accuracy;
 use quee_quant::{ActQuantizer, Width};
 use rand::SeedableRng;
@@ -150,8 +150,8 @@ fn answers(
             program.stem = width;
         }
         let features = program.path_features(&drive, &prepared.pictures(chosen), &path)?;
-        let last = features.last().context("a path has segments")?;
-        Ok(NodeAnswers::compute(&head, last).answers)
+        let last = features.lists().last()?;
+        Ok(NodeAnswers::compute(&head, &last).answers)
     };
     Ok((measured.iter().map(of_width).collect::<Result<_>>()?, seconds))
 }

@@ -121,6 +121,7 @@ pub fn report() -> Report {
         time_caveat: None,
         device_work: Vec::new(),
         device_batch: 0,
+        routing: None,
     }
 }
 

@@ -79,6 +79,32 @@ pub struct Report {
     pub device_work: Vec<DeviceRow>,
     /// Pictures of the batch that parts were counted with.
     pub device_batch: usize,
+    /// Speed of the policy on batches, where it was measured.
+    pub routing: Option<Routing>,
+}
+
+/// How fast a policy is on batches, beside what it could be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Routing {
+    /// Speed of the policy over that of its parts as plain batches.
+    pub efficiency: f64,
+    /// Pictures, batch, how many at a time, and which setting, as a sentence.
+    pub circumstances: String,
+    /// Policy, its parts, then every width at full depth.
+    pub rows: Vec<RoutingRow>,
+}
+
+/// One way to run all pictures.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoutingRow {
+    /// What runs.
+    pub name: String,
+    /// Share of right answers, where it is another than the policy's.
+    pub accuracy: Option<f64>,
+    /// Pictures per second and thread.
+    pub rate: f64,
+    /// Rate of the policy over this one.
+    pub policy_over_this: f64,
 }
 
 /// What a device was asked to do in one part of the network.

@@ -266,8 +266,20 @@ fn run_section(report: &Report) -> String {
         seconds = tables::seconds(report),
         software = if report.time_caveat.is_some() { " on a software adapter" } else { "" },
         note = escape(&report.timing_note),
-        work = device_work(report),
+        work = routing(report) + &device_work(report),
         recipe = recipe
+    )
+}
+
+/// The policy on batches; nothing where it was not measured.
+fn routing(report: &Report) -> String {
+    let Some(routing) = &report.routing else { return String::new() };
+    format!(
+        r#"<h3>Pictures that part ways{}</h3><p>Routing efficiency {}: speed of the policy on batches, over that of the segments, exits and gates that it runs as plain batches.</p>{}<p class="footnote">{}</p>"#,
+        if report.time_caveat.is_some() { ", on a software adapter" } else { "" },
+        fixed(routing.efficiency, 2),
+        tables::routing(routing),
+        escape(&routing.circumstances)
     )
 }
 

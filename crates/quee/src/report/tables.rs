@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Family, MethodReport, Report};
+use super::model::{Family, MethodReport, Report, Routing};
 use super::series::{FAMILIES, Look, looks};
 use super::text::{DASH, cost, count, escape, fixed, lambda, percent, short};
 use super::usage;
@@ -282,6 +282,24 @@ pub fn device_work(report: &Report) -> String {
             whole(row.readbacks),
             whole(row.bytes_up.div_ceil(1024)),
             whole(row.bytes_down.div_ceil(1024)),
+        );
+    }
+    out + "</tbody></table></div>"
+}
+
+/// Ways to run all pictures.
+pub fn routing(routing: &Routing) -> String {
+    let mut out = String::from(
+        r#"<div class="scroll"><table><thead><tr><th class="words">What runs</th><th>Accuracy</th><th>Pictures per second<br>and thread</th><th>Policy over this</th></tr></thead><tbody>"#,
+    );
+    for row in &routing.rows {
+        let _ = write!(
+            out,
+            r#"<tr><td class="words">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"#,
+            escape(&row.name),
+            row.accuracy.map_or_else(String::new, |accuracy| format!("{}%", percent(accuracy))),
+            count(row.rate.round() as usize),
+            fixed(row.policy_over_this, 2)
         );
     }
     out + "</tbody></table></div>"

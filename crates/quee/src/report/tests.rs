@@ -1,7 +1,7 @@
 //! Tests of the whole page.
 
 use super::fixture;
-use super::model::{CurvePoint, DeviceRow, Report};
+use super::model::{CurvePoint, DeviceRow, Report, Routing, RoutingRow};
 use super::{accuracy_cost_svg, render};
 
 #[test]
@@ -47,6 +47,30 @@ fn a_device_is_shown_with_what_it_did_and_what_its_times_are() {
     report.time_caveat = Some("times of a software adapter (x), not of a GPU".into());
     let page = render(&report);
     for text in ["What the device was asked to do", "w2a2, w4a4", "1,234", "Time on a software adapter"] {
+        assert!(page.contains(text), "{text}");
+    }
+    well_formed(&page);
+}
+
+#[test]
+fn the_speed_of_the_policy_on_batches_is_shown_where_it_was_measured() {
+    let mut report = fixture::report();
+    assert!(!render(&report).contains("Pictures that part ways"));
+    let row = |name: &str, accuracy, rate, policy_over_this| RoutingRow {
+        name: name.into(),
+        accuracy,
+        rate,
+        policy_over_this,
+    };
+    report.routing = Some(Routing {
+        efficiency: 0.953,
+        circumstances: "1,024 pictures & more".into(),
+        rows: vec![row("the policy", Some(0.615), 1234.4, 1.0), row("w4a4 <at> full depth", None, 617.0, 2.0)],
+    });
+    let page = render(&report);
+    for text in
+        ["Routing efficiency 0.95:", "61.5%", "1,234", "w4a4 &lt;at&gt; full depth", "2.00", "pictures &amp; more"]
+    {
         assert!(page.contains(text), "{text}");
     }
     well_formed(&page);

@@ -28,6 +28,7 @@ use crate::recipe::Recipe;
 use crate::report;
 use crate::stages::backbone_runs::BackboneRuns;
 use crate::stages::costs::Counted;
+use crate::stages::efficiency::Efficiency;
 use crate::stages::prepare::Prepared;
 use crate::stages::study::SeedStudy;
 
@@ -57,6 +58,8 @@ pub struct Study {
     pub device_work: Option<DeviceWork>,
     /// What must stand beside every time, where the device only plays a GPU.
     pub time_caveat: Option<String>,
+    /// What it costs that pictures part ways, where times were measured.
+    pub routing: Option<Efficiency>,
     /// Seconds of each stage so far.
     pub records: Vec<Record>,
 }
@@ -79,12 +82,22 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
         folder.write("sets.csv", sets.as_bytes())?;
     }
     folder.write("summary.json", &json(&summary::summary(study))?)?;
-    folder.write("paths.safetensors", &tensors::paths(study))?;
+    folder.write("paths.safetensors", &tensors::paths(study)?)?;
     folder.write("choices.safetensors", &choices::choices(study)?)?;
-    folder.write("policy.safetensors", &artefact::write(study)?)?;
+    if study.routing.is_none() {
+        write_policy(study, folder)?;
+    }
     let page = page::page(study);
     folder.write("report.html", report::render(&page).as_bytes())?;
     folder.write("accuracy-cost.svg", report::accuracy_cost_svg(&page).as_bytes())
+}
+
+/// Writes the policy of the first seed into `folder`; [`write`] does it where no batches were routed with it.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_policy(study: &Study, folder: &RunFolder) -> Result<()> {
+    folder.write("policy.safetensors", &artefact::write(study)?)
 }
 
 /// Indented JSON with a newline at its end.

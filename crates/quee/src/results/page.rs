@@ -10,9 +10,11 @@ use super::device::DeviceWork;
 use super::{Study, promises, summary};
 use crate::recipe::Backend;
 use crate::report::model::{
-    CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, UsagePoint, Verdict,
+    CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, Routing, RoutingRow, UsagePoint,
+    Verdict,
 };
 use crate::report::text::{count, percent, short};
+use crate::stages::efficiency::Efficiency;
 use crate::stages::seen::Seen;
 use crate::stages::study::OPEN_LOOP;
 
@@ -77,6 +79,37 @@ pub fn page(study: &Study) -> Report {
         time_caveat: study.time_caveat.clone(),
         device_work: study.device_work.as_ref().map_or_else(Vec::new, DeviceWork::rows),
         device_batch: study.device_work.as_ref().map_or(0, |work| work.batch),
+        routing: study.routing.as_ref().map(|found| routing(study, found)),
+    }
+}
+
+fn routing(study: &Study, found: &Efficiency) -> Routing {
+    let row = |name: &str, accuracy, rate| RoutingRow {
+        name: name.to_owned(),
+        accuracy,
+        rate,
+        policy_over_this: found.policy_rate / rate,
+    };
+    let policy = if found.committed { "the policy, which commits to one path" } else { "the policy" };
+    let ours =
+        [row(policy, Some(found.accuracy), found.policy_rate), row("its parts as plain batches", None, found.mix_rate)];
+    let statics =
+        found.statics.iter().map(|of| row(&format!("{} at full depth", of.width), Some(of.accuracy), of.rate));
+    let caveat = study.time_caveat.as_ref().map_or(String::new(), |caveat| format!(" All are {caveat}."));
+    Routing {
+        efficiency: found.routing_efficiency,
+        circumstances: format!(
+            "{} at the setting that loses at most 0.5 points where settings are chosen{}, seed {}; {} test pictures in batches of {}, {} at a time, {:.2} segments each on average. Every batch \
+             is run by the policy and at each width in turns.{caveat}",
+            OPEN_LOOP,
+            found.lambda.map_or(String::new(), |lambda| format!(" (λ = {lambda:.3})")),
+            study.seeds[0].seed,
+            count(found.pictures),
+            found.batch,
+            found.threads,
+            found.mean_depth
+        ),
+        rows: ours.into_iter().chain(statics).collect(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::heads::{HeadsFile, heads};
 use crate::recipe::{CostModel, Recipe};
 use crate::report::model::PredictorSummary;
 use crate::report::text::count;
+use crate::stages::efficiency::Efficiency;
 use crate::stages::prepare::Prepared;
 use crate::stages::study::{OPEN_LOOP, SeedStudy};
 
@@ -60,6 +61,9 @@ pub struct SummaryFile {
     /// What the seconds below must not be taken for.
     #[serde(skip_serializing_if = "Option::is_none")]
     time_caveat: Option<String>,
+    /// The first seed's policy on batches, where times were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<Efficiency>,
     seconds_by_stage: Vec<(String, f64)>,
     peak_bytes_by_stage: Vec<(String, Option<u64>)>,
 }
@@ -153,6 +157,7 @@ pub fn summary(study: &Study) -> SummaryFile {
         heads: heads(study),
         device_work: study.device_work.as_ref().map(DeviceWork::file),
         time_caveat: study.time_caveat.clone(),
+        routing: study.routing.clone(),
         seconds_by_stage: study.records.iter().map(|r| (r.stage.clone(), r.seconds)).collect(),
         peak_bytes_by_stage: study.records.iter().map(|r| (r.stage.clone(), r.peak_bytes)).collect(),
     }

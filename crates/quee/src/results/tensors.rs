@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_policy::table::Outcomes;
 
@@ -11,7 +12,10 @@ use super::Study;
 /// `[path, picture]` f32; per split `fit.labels` `[picture]` u16 and `fit.indices` `[picture]` u32 (positions in the data
 /// set); with `paths.store_tokens` also `fit.tokens` `[path, picture, dim]` f32. The note `paths` names the paths, one per
 /// line.
-pub fn paths(study: &Study) -> Vec<u8> {
+///
+/// # Errors
+/// When the file of the tokens cannot be read.
+pub fn paths(study: &Study) -> Result<Vec<u8>> {
     let paths = study.tree.paths().len();
     let mut tensors = Vec::new();
     for (at, seed) in study.seeds.iter().enumerate() {
@@ -24,7 +28,7 @@ pub fn paths(study: &Study) -> Vec<u8> {
             tensors.push(TensorData::u16(format!("seed{}.{split}.answers", seed.seed), shape(), answers));
             tensors.push(TensorData::f32(format!("seed{}.{split}.confidence", seed.seed), shape(), confidence));
             if at == 0 {
-                tensors.extend(of_split(study, split, table));
+                tensors.extend(of_split(study, split, table)?);
             }
         }
     }
@@ -35,10 +39,10 @@ pub fn paths(study: &Study) -> Vec<u8> {
         ("paths".to_owned(), labels.join("\n")),
         ("dataset".to_owned(), study.prepared.data.name.clone()),
     ]);
-    encode(&tensors, &notes)
+    Ok(encode(&tensors, &notes))
 }
 
-fn of_split(study: &Study, split: &str, table: &Outcomes) -> Vec<TensorData> {
+fn of_split(study: &Study, split: &str, table: &Outcomes) -> Result<Vec<TensorData>> {
     let (splits, runs) = (&study.prepared.splits, &study.runs.tree);
     let (indices, tokens) = match split {
         "fit" => (study.prepared.fit(), &runs.fit),
@@ -56,8 +60,12 @@ fn of_split(study: &Study, split: &str, table: &Outcomes) -> Vec<TensorData> {
     ];
     if study.recipe.paths.store_tokens {
         let shape = vec![study.tree.paths().len(), samples, dim];
-        let values = tokens[1..].iter().flat_map(|node| places.iter().flat_map(|&at| &node[at * dim..(at + 1) * dim]));
-        all.push(TensorData::f32(format!("{split}.tokens"), shape, values.copied()));
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for node in study.tree.paths() {
+            let tokens = tokens.list(node)?;
+            places.iter().for_each(|&at| values.extend_from_slice(&tokens[at * dim..(at + 1) * dim]));
+        }
+        all.push(TensorData::f32(format!("{split}.tokens"), shape, values));
     }
-    all
+    Ok(all)
 }

@@ -9,6 +9,8 @@ use quee_policy::tree::{PathTree, ROOT};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::tables::{Lists, Table};
+
 /// The exits of a seed, one per segment; the last is the backbone's own classifier.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExitHeads(pub Vec<ExitHead>);
@@ -90,22 +92,26 @@ impl NodeAnswers {
 }
 
 /// Answers at every node of the tree, with the exits that `heads` names for a picture; the root's entry is empty.
+///
+/// # Errors
+/// When the file of the features cannot be read.
 pub fn tree_answers<'h>(
     tree: &PathTree,
     heads: impl Fn(usize) -> &'h ExitHeads + Sync,
-    features: &[Vec<f32>],
-) -> Vec<NodeAnswers> {
+    features: &Table,
+) -> Result<Vec<NodeAnswers>> {
     let mut all: Vec<NodeAnswers> = vec![NodeAnswers::default()];
     for depth in 1..=tree.segments() {
         let answer = |node: usize| {
             let before = tree.node(node).parent.filter(|&parent| parent != ROOT).map(|parent| &all[parent]);
             let dim = heads(0).0[depth - 1].dim;
-            NodeAnswers::compute_each(|picture| &heads(picture).0[depth - 1], &features[node], dim, before)
+            let head = |picture| &heads(picture).0[depth - 1];
+            Ok(NodeAnswers::compute_each(head, &features.list(node)?, dim, before))
         };
-        let level: Vec<NodeAnswers> = tree.level(depth).into_par_iter().map(answer).collect();
-        all.extend(level);
+        let level: Result<Vec<NodeAnswers>> = tree.level(depth).into_par_iter().map(answer).collect();
+        all.extend(level?);
     }
-    all
+    Ok(all)
 }
 
 /// What the probes that `probe` names for a picture say of features behind the stem.
@@ -114,14 +120,18 @@ pub fn probe_answers<'h>(probe: impl Fn(usize) -> &'h ExitHead, features: &[f32]
 }
 
 /// Answers at every exit of a single path, with the exits that `heads` names for a picture.
-pub fn run_answers<'h>(heads: impl Fn(usize) -> &'h ExitHeads, features: &[Vec<f32>]) -> Vec<NodeAnswers> {
+///
+/// # Errors
+/// When the file of the features cannot be read.
+pub fn run_answers<'h>(heads: impl Fn(usize) -> &'h ExitHeads, features: Lists) -> Result<Vec<NodeAnswers>> {
     let mut all: Vec<NodeAnswers> = Vec::new();
-    for (exit, features) in features.iter().enumerate() {
+    for exit in 0..features.len() {
         let dim = heads(0).0[exit].dim;
-        let said = NodeAnswers::compute_each(|picture| &heads(picture).0[exit], features, dim, all.last());
+        let head = |picture| &heads(picture).0[exit];
+        let said = NodeAnswers::compute_each(head, &features.get(exit)?, dim, all.last());
         all.push(said);
     }
-    all
+    Ok(all)
 }
 
 /// Answers at every exit of a single path, as policies read them.

@@ -157,7 +157,9 @@ fn features(engine: &dyn Engine, pictures: usize, batch: usize) -> anyhow::Resul
     let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
     let drive = Drive::new(engine, batch, &cancel, &progress);
     let features = program.path_features(&drive, &pictures, &[width, width])?;
-    Ok((features, drive.room))
+    let lists = features.lists();
+    let lists = (0..lists.len()).map(|list| Ok(lists.get(list)?.into_owned())).collect::<anyhow::Result<_>>()?;
+    Ok((lists, drive.room))
 }
 
 fn undisturbed(pictures: usize, batch: usize) -> Vec<Vec<f32>> {

@@ -1,22 +1,22 @@
 //! All runs of the backbone that a study needs. They do not depend on seeds: exits, predictors and policies of any
 //! seed are trained on the same features.
 
+use std::borrow::Cow;
+use std::io::{Read, Write};
+
+use super::prepare::Prepared;
+use super::tables::{Lists, Scratch, Table};
+use super::walk::{Drive, Program};
+use crate::cache::{from_postcard, to_postcard};
+use crate::recipe::{ExitFeatures, Recipe};
 use anyhow::Result;
 use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-
-use super::prepare::Prepared;
-use super::walk::{Drive, Program};
-use crate::recipe::{ExitFeatures, Recipe};
-
-/// Features behind every segment of one path: `[segment][picture · dim]`.
-pub type PathFeatures = Vec<Vec<f32>>;
 
 /// The splits that are evaluated along the whole tree.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct PerSplit<T> {
     /// Path table of cells and predictors.
     pub fit: T,
@@ -43,30 +43,25 @@ impl<T> PerSplit<T> {
     }
 }
 
-/// A run at one width throughout.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A run at one width throughout: features behind every segment, `[picture][dim]`.
+#[derive(Debug)]
 pub struct StaticFeatures {
     /// Width.
     pub width: Width,
-    /// Features on *fit*: of float, where the gates of a baseline are trained, and with folds of all. Otherwise empty.
-    pub fit: PathFeatures,
-    /// Features on *cal-a*.
-    pub cal_a: PathFeatures,
-    /// Features on *cal-b*.
-    pub cal_b: PathFeatures,
-    /// Features on *test*.
-    pub test: PathFeatures,
+    /// On every split. Of *fit* as [`BackboneRuns::on_fit`] says.
+    pub on: PerSplit<Table>,
 }
 
-/// Features of all runs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// Features of all runs, lists of `[picture][dim]`.
+#[derive(Debug)]
 pub struct BackboneRuns {
-    /// For training the exits: one entry per draw of paths.
-    pub exit_train: Vec<PathFeatures>,
-    /// Behind the stem, for training the probe of gate 0: `[picture · dim]`.
-    pub exit_train_stem: Vec<f32>,
-    /// Along the tree: `[node][picture · dim]`; at the root, behind the stem.
-    pub tree: PerSplit<Vec<Vec<f32>>>,
+    segments: usize,
+    /// For training the exits: those of the float run, then of every draw of paths.
+    exit_train: Table,
+    /// Behind the stem, for training the probe of gate 0. No list where these are the pictures of *fit*.
+    exit_train_stem: Table,
+    /// By node of the tree; at the root, behind the stem.
+    pub tree: PerSplit<Table>,
     /// Float first, then widths that the tree does not hold.
     pub statics: Vec<StaticFeatures>,
 }
@@ -139,8 +134,7 @@ impl BackboneRuns {
 
         let exit_train_stem = match recipe.data.folds {
             0 => program.all_stem_features(drive, &exit_pictures)?,
-            // The same pictures.
-            _ => tree.fit[ROOT].clone(),
+            _ => Table::default(),
         };
 
         let mut statics = Vec::new();
@@ -148,15 +142,80 @@ impl BackboneRuns {
             let path = vec![width; segments];
             let along = |indices: &[usize]| program.path_features(drive, &prepared.pictures(indices), &path);
             let (cal_a, cal_b, test) = (along(&splits.cal_a)?, along(&splits.cal_b)?, along(&splits.test)?);
-            let fit = match (width.is_float(), recipe.data.folds) {
-                // The first of the runs above.
-                (true, 1..) => exit_train[0].clone(),
-                (true, 0) | (false, 1..) => along(prepared.fit())?,
-                (false, 0) => Vec::new(),
+            // Of float, where the gates of a baseline are trained, and with folds of all; but those of float are the first of the runs above then.
+            let fit = match width.is_float() == (recipe.data.folds == 0) {
+                true => along(prepared.fit())?,
+                false => Table::default(),
             };
-            statics.push(StaticFeatures { width, fit, cal_a, cal_b, test });
+            statics.push(StaticFeatures { width, on: PerSplit { fit, cal_a, cal_b, test } });
         }
-        Ok(Self { exit_train, exit_train_stem, tree, statics })
+        Ok(Self { segments, exit_train, exit_train_stem, tree, statics })
+    }
+
+    /// Runs that exits are trained on: the float one, and draws of paths.
+    pub fn draws(&self) -> usize {
+        self.exit_train.lists().len() / self.segments
+    }
+
+    /// Features of *exit-train* behind every segment, in a run that exits are trained on; the first is the float one.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    pub fn exit_train(&self, run: usize) -> Lists<'_> {
+        self.exit_train.part(run * self.segments..(run + 1) * self.segments)
+    }
+
+    /// Features of *exit-train* behind the stem, `[picture][dim]`.
+    ///
+    /// # Errors
+    /// When their file cannot be read.
+    pub fn exit_train_stem(&self) -> Result<Cow<'_, [f32]>> {
+        match self.exit_train_stem.lists().is_empty() {
+            true => self.tree.fit.list(ROOT),
+            false => self.exit_train_stem.list(0),
+        }
+    }
+
+    /// Features of *fit* behind every segment of static run `index`: of float, and of the others with folds. Otherwise there are none.
+    pub fn on_fit(&self, index: usize) -> Lists<'_> {
+        let lists = self.statics[index].on.fit.lists();
+        match self.statics[index].width.is_float() && lists.is_empty() {
+            true => self.exit_train(0),
+            false => lists,
+        }
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn encode(&self, out: &mut dyn Write) -> Result<()> {
+        let widths: Vec<Width> = self.statics.iter().map(|of| of.width).collect();
+        to_postcard(&(self.segments, widths), out)?;
+        self.tables().try_for_each(|table| Ok(table.encode(out)?))
+    }
+
+    /// Reads what [`encode`](Self::encode) has written.
+    ///
+    /// # Errors
+    /// When it cannot be read, or put into a temporary file.
+    pub fn decode(from: &mut dyn Read, scratch: &Scratch) -> Result<Self> {
+        let (segments, widths): (usize, Vec<Width>) = from_postcard(from)?;
+        let mut table = || Table::decode(from, scratch);
+        let (exit_train, exit_train_stem) = (table()?, table()?);
+        let mut splits =
+            || -> Result<_> { Ok(PerSplit { fit: table()?, cal_a: table()?, cal_b: table()?, test: table()? }) };
+        let tree = splits()?;
+        let statics = widths.into_iter().map(|width| Ok(StaticFeatures { width, on: splits()? }));
+        let statics = statics.collect::<Result<Vec<_>>>()?;
+        Ok(Self { segments, exit_train, exit_train_stem, tree, statics })
+    }
+
+    /// All tables, in the order of files.
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        let splits = std::iter::once(&self.tree).chain(self.statics.iter().map(|of| &of.on));
+        let of_splits = splits.flat_map(|of| [&of.fit, &of.cal_a, &of.cal_b, &of.test]);
+        [&self.exit_train, &self.exit_train_stem].into_iter().chain(of_splits)
     }
 }
 

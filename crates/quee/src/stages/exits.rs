@@ -63,7 +63,7 @@ pub fn train(
     seed: u64,
     cancel: &Cancel,
 ) -> Result<TrainedExits> {
-    let trainer = Trainer::new(recipe, prepared, runs, on, seed, cancel);
+    let trainer = Trainer::new(recipe, prepared, runs, on, seed, cancel)?;
     let all: Vec<usize> = (0..trainer.pictures).collect();
     let count = recipe.data.folds;
     if count == 0 {
@@ -111,18 +111,18 @@ impl<'a> Trainer<'a> {
         on: &'a TrainDevice,
         seed: u64,
         cancel: &'a Cancel,
-    ) -> Self {
+    ) -> Result<Self> {
         let own = own_head(prepared.backbone.head());
         let labels = prepared.data.labels_of(prepared.exit_train());
         let mut targets = soft_labels(labels.iter().copied(), own.classes(), 0.0);
         let share = recipe.exits.distillation as f32;
         if share > 0.0 {
             // The first run is the float one, and its last features are what the backbone's own classifier sees.
-            let last = runs.exit_train[0].last().expect("there is at least one segment");
-            let taught = NodeAnswers::compute(&own, last).probabilities;
+            let last = runs.exit_train(0).last()?;
+            let taught = NodeAnswers::compute(&own, &last).probabilities;
             targets.iter_mut().zip(taught).for_each(|(target, p)| *target += share * (p - *target));
         }
-        Self { recipe, runs, on, seed, cancel, own, pictures: labels.len(), targets }
+        Ok(Self { recipe, runs, on, seed, cancel, own, pictures: labels.len(), targets })
     }
 
     /// All exits and the probe, from the runs of the chosen pictures.
@@ -131,7 +131,7 @@ impl<'a> Trainer<'a> {
         let mut heads: Vec<ExitHead> = match self.recipe.exits.cascade {
             false => (0..last)
                 .into_par_iter()
-                .map(|segment| self.exit(segment, self.features(segment, chosen), self.own.dim, chosen))
+                .map(|segment| self.exit(segment, self.features(segment, chosen)?, self.own.dim, chosen))
                 .collect::<Result<_>>()?,
             true => self.cascade(last, chosen)?,
         };
@@ -142,7 +142,8 @@ impl<'a> Trainer<'a> {
     /// A linear classifier of the mean token behind the stem, which no norm has brought to scale.
     fn probe(&self, chosen: &[usize]) -> Result<ExitHead> {
         let (dim, last) = (self.own.dim, self.recipe.paths.segments.len() - 1);
-        let token = |&picture: &usize| &self.runs.exit_train_stem[picture * dim..(picture + 1) * dim];
+        let stem = self.runs.exit_train_stem()?;
+        let token = |&picture: &usize| &stem[picture * dim..(picture + 1) * dim];
         let mut rows: Vec<f32> = chosen.iter().flat_map(token).copied().collect();
         let standardizer = Standardizer::fit(&rows, dim)?;
         standardizer.apply(&mut rows);
@@ -162,7 +163,7 @@ impl<'a> Trainer<'a> {
         let mut heads: Vec<ExitHead> = Vec::new();
         let mut said: Option<NodeAnswers> = None;
         for segment in 0..last {
-            let features = self.features(segment, chosen);
+            let features = self.features(segment, chosen)?;
             let rows = match &said {
                 None => features.clone(),
                 Some(said) => {
@@ -184,16 +185,18 @@ impl<'a> Trainer<'a> {
     }
 
     /// Features behind a segment, `[run][picture][dim]`.
-    fn features(&self, segment: usize, chosen: &[usize]) -> Vec<f32> {
-        let dim = self.own.dim;
-        let of_run = |run: &'a super::backbone_runs::PathFeatures| {
-            chosen.iter().flat_map(move |&picture| &run[segment][picture * dim..(picture + 1) * dim])
-        };
-        self.runs.exit_train.iter().flat_map(of_run).copied().collect()
+    fn features(&self, segment: usize, chosen: &[usize]) -> Result<Vec<f32>> {
+        let (dim, draws) = (self.own.dim, self.runs.draws());
+        let mut all = Vec::with_capacity(draws * chosen.len() * dim);
+        for run in 0..draws {
+            let features = self.runs.exit_train(run).get(segment)?;
+            chosen.iter().for_each(|&picture| all.extend_from_slice(&features[picture * dim..(picture + 1) * dim]));
+        }
+        Ok(all)
     }
 
     fn exit(&self, segment: usize, rows: Vec<f32>, inputs: usize, chosen: &[usize]) -> Result<ExitHead> {
-        let (kind, runs) = (self.recipe.exits.head, self.runs.exit_train.len());
+        let (kind, runs) = (self.recipe.exits.head, self.runs.draws());
         let network = self.network(kind, segment as u64, &rows, inputs, chosen, runs)?;
         Ok(ExitHead { dim: self.own.dim, network })
     }

@@ -3,6 +3,7 @@
 //! - [`prepare`]: data, splits, backbone
 //! - [`seen`]: which pictures the backbone has seen
 //! - [`source`]: pictures batch by batch
+//! - [`tables`]: features that may be larger than memory
 //! - [`attempts`]: batches on a device that may be lost or too small
 //! - [`walk`]: the backbone along paths
 //! - [`backbone_runs`]: all runs that a study needs, independent of seeds
@@ -13,6 +14,7 @@
 //! - [`trained`]: exits and gates of one seed, and what they say of every split
 //! - [`study`]: policies and baselines of one seed
 //! - [`route`]: a stored policy at work on batches
+//! - [`efficiency`]: what it costs that pictures part ways
 //! - [`quality`]: how well gates predict
 //! - [`guarantees`]: risk control and prediction sets, checked
 
@@ -22,6 +24,7 @@ pub mod attempts;
 mod attempts_tests;
 pub mod backbone_runs;
 pub mod costs;
+pub mod efficiency;
 pub mod exits;
 pub mod gates;
 pub mod guarantees;
@@ -31,5 +34,6 @@ pub mod route;
 pub mod seen;
 pub mod source;
 pub mod study;
+pub mod tables;
 pub mod trained;
 pub mod walk;

@@ -27,6 +27,7 @@ use super::costs::{Counted, Timings};
 use super::guarantees::{Guarantees, guarantees};
 use super::prepare::Prepared;
 use super::quality::{GateQuality, quality};
+use super::tables::Table;
 use super::trained::{Predictions, Trained, foreseen, train};
 use crate::cache::Cache;
 use crate::cache::keys::Keys;
@@ -104,10 +105,10 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     cancel.check()?;
     let ledger = ledger(shared, &trained, &predictions, seed)?;
     let tables = &trained.outcomes;
-    let statics = static_runs(shared, &trained);
+    let statics = static_runs(shared, &trained)?;
     let (run, extras) = statics.split_first().expect("the float run is always there");
-    let float = float_run(shared, &trained, run);
-    let float_on_b = run_outcomes(&run_answers(|_| &trained.exits.heads, &shared.runs.statics[0].cal_b));
+    let float = float_run(shared, &trained, run)?;
+    let float_on_b = run_outcomes(&run_answers(|_| &trained.exits.heads, shared.runs.statics[0].on.cal_b.lists())?);
     let float_correct = right_at_full_depth(&float_on_b, tables.cal_b.labels());
     let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let Predictions { predicted, cells, features, .. } = &predictions;
@@ -260,7 +261,7 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u6
     }
     let priced = |timings: &Timings| -> Result<CostTable> {
         let ((exit_ms, gate_ms), _) =
-            cache.stage(&keys.head_times(seed)?, cancel, say, |_| Ok(head_times(shared, trained, predictions)))?;
+            cache.stage(&keys.head_times(seed)?, cancel, say, |_| head_times(shared, trained, predictions))?;
         let mut time = timings.table(stem, widths, exit_ms, &gate_ms);
         if trained.gate_zero.is_some() {
             // An exit and a gate of the same sizes.
@@ -278,11 +279,12 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u6
 }
 
 /// Milliseconds per picture of an exit's classifier and of each gate, on one thread.
-fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> (f64, Vec<f64>) {
+fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> Result<(f64, Vec<f64>)> {
     let samples = shared.prepared.splits.test.len();
     let per_picture = |start: Instant, count: usize| start.elapsed().as_secs_f64() * 1e3 / count as f64;
+    let features = shared.runs.tree.test.list(1)?;
     let start = Instant::now();
-    std::hint::black_box(NodeAnswers::compute(&trained.exits.heads.0[0], &shared.runs.tree.test[1]));
+    std::hint::black_box(NodeAnswers::compute(&trained.exits.heads.0[0], &features));
     let exit = per_picture(start, samples);
     let gates = trained.gates.iter().zip(&predictions.test_rows).map(|(gate, rows)| {
         let mut out = Vec::new();
@@ -293,22 +295,22 @@ fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> (
         }
         per_picture(start, samples)
     });
-    (exit, gates.collect())
+    Ok((exit, gates.collect()))
 }
 
 /// Float first, then the widths that the tree does not hold.
-fn static_runs(shared: Shared, trained: &Trained) -> Vec<StaticRun> {
+fn static_runs(shared: Shared, trained: &Trained) -> Result<Vec<StaticRun>> {
     let Shared { recipe, counted, timings, .. } = shared;
     let heads = &trained.exits.heads;
-    let run = |features: &StaticFeatures| {
+    let run = |(index, features): (usize, &StaticFeatures)| -> Result<StaticRun> {
         let width = features.width;
         let stem = if width.is_float() { Width::FLOAT } else { recipe.quant.stem };
-        let mut cal = run_outcomes(&run_answers(|_| heads, &features.cal_a));
+        let mut cal = run_outcomes(&run_answers(|_| heads, features.on.cal_a.lists())?);
         if trained.folds.is_some() {
-            let fit = run_outcomes(&run_on_fit(shared, trained, features));
+            let fit = run_outcomes(&run_on_fit(shared, trained, index)?);
             cal = cal.with(trained.outcomes.cal_a.samples(), &fit, trained.outcomes.fit.samples());
         }
-        StaticRun {
+        Ok(StaticRun {
             name: width.to_string(),
             stem: counted.stem(stem),
             segment: counted.segments(width),
@@ -316,32 +318,33 @@ fn static_runs(shared: Shared, trained: &Trained) -> Vec<StaticRun> {
             segment_bits: vec![f64::from(width.weight_bits()); recipe.paths.segments.len()],
             time: timings.map(|timings| timings.run(recipe.quant.stem, width)),
             cal,
-            test: run_outcomes(&run_answers(|_| heads, &features.test)),
-        }
+            test: run_outcomes(&run_answers(|_| heads, features.on.test.lists())?),
+        })
     };
-    shared.runs.statics.iter().map(run).collect()
+    shared.runs.statics.iter().enumerate().map(run).collect()
 }
 
-/// What the exits say of the pictures of *fit* along a static run, each exit one that has not seen the picture.
-fn run_on_fit(shared: Shared, trained: &Trained, features: &StaticFeatures) -> Vec<NodeAnswers> {
+/// What the exits say of the pictures of *fit* along static run `index`, each exit one that has not seen the picture.
+fn run_on_fit(shared: Shared, trained: &Trained, index: usize) -> Result<Vec<NodeAnswers>> {
     let classes = shared.prepared.backbone.classes();
-    let exits = run_answers(|picture| trained.exits.for_fit(picture), &features.fit);
-    match &trained.fit_pictures {
+    let exits = run_answers(|picture| trained.exits.for_fit(picture), shared.runs.on_fit(index))?;
+    Ok(match &trained.fit_pictures {
         None => exits,
         Some(chosen) => exits.iter().map(|exit| exit.of(chosen, classes)).collect(),
-    }
+    })
 }
 
 /// The float run with the scores of its exits.
-fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> FloatRun {
-    let (features, heads) = (&shared.runs.statics[0], &trained.exits.heads);
+fn float_run(shared: Shared, trained: &Trained, run: &StaticRun) -> Result<FloatRun> {
+    let (features, heads) = (&shared.runs.statics[0].on, &trained.exits.heads);
     let classes = shared.prepared.backbone.classes();
-    let scores = |features| run_scores(&run_answers(|_| heads, features), classes);
-    let on_fit = run_on_fit(shared, trained, features);
+    let scores = |of: &Table| -> Result<_> { Ok(run_scores(&run_answers(|_| heads, of.lists())?, classes)) };
+    let on_fit = run_on_fit(shared, trained, 0)?;
     let fit = fit_scores(&on_fit, classes, trained.outcomes.fit.labels());
-    let mut cal = scores(&features.cal_a);
+    let mut cal = scores(&features.cal_a)?;
     if trained.folds.is_some() {
         cal = cal.with(trained.outcomes.cal_a.samples(), &fit.scores, trained.outcomes.fit.samples());
     }
-    FloatRun { run: run.clone(), cal, test: scores(&features.test), fit, gate_cost: shared.counted.gate(JEI_GATE_MACS) }
+    let gate_cost = shared.counted.gate(JEI_GATE_MACS);
+    Ok(FloatRun { run: run.clone(), cal, test: scores(&features.test)?, fit, gate_cost })
 }

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use super::answers::{NodeAnswers, outcomes, probe_answers, tree_answers};
 use super::backbone_runs::PerSplit;
 use super::exits::{self, TrainedExits};
-use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates};
+use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates, Tokens};
 use super::prepare::Prepared;
 use super::study::Shared;
 use crate::recipe::{Methods, Recipe};
@@ -58,18 +58,21 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     };
     let heads = &exits.heads;
     let answers = PerSplit {
-        fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit),
-        cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a),
-        cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b),
-        test: tree_answers(tree, |_| heads, &runs.tree.test),
+        fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit)?,
+        cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a)?,
+        cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b)?,
+        test: tree_answers(tree, |_| heads, &runs.tree.test)?,
     };
     let stem = PerSplit {
-        fit: probe_answers(|picture| exits.probe_for_fit(picture), &runs.tree.fit[ROOT]),
-        cal_a: probe_answers(|_| &exits.probe, &runs.tree.cal_a[ROOT]),
-        cal_b: probe_answers(|_| &exits.probe, &runs.tree.cal_b[ROOT]),
-        test: probe_answers(|_| &exits.probe, &runs.tree.test[ROOT]),
+        fit: probe_answers(|picture| exits.probe_for_fit(picture), &runs.tree.fit.list(ROOT)?),
+        cal_a: probe_answers(|_| &exits.probe, &runs.tree.cal_a.list(ROOT)?),
+        cal_b: probe_answers(|_| &exits.probe, &runs.tree.cal_b.list(ROOT)?),
+        test: probe_answers(|_| &exits.probe, &runs.tree.test.list(ROOT)?),
     };
-    let input = |nodes, stem, tokens, labels| GateInput { nodes, stem, tokens, labels };
+    let input = |nodes, stem, table, labels| {
+        let tokens = Tokens { table, pictures: None };
+        GateInput { nodes, stem, tokens, labels }
+    };
     let spec = feature_spec(recipe, prepared);
     let all_of_fit = input(&answers.fit, &stem.fit, &runs.tree.fit, &labels.fit);
     let chosen = chosen_of_fit(recipe, labels.fit.len());
@@ -183,7 +186,7 @@ impl Predictions {
             let samples = input.labels.len();
             let (mut predicted, mut cells, mut features) = (Vec::new(), Vec::new(), Vec::new());
             for (index, gate) in gates.whole.iter().enumerate() {
-                let rows = gates::rows(tree, spec, index + 1, *input);
+                let rows = gates::rows(tree, spec, index + 1, *input)?;
                 predicted.extend(gates::predict(tree, &gate.predictor, &rows, samples));
                 let standard = gates::standardised(gate, &rows);
                 cells.extend(gates::assign_cells(gate, &rows, &standard, spec));
@@ -226,7 +229,7 @@ fn out_of_fold(
         let part = Chosen::of(fit, &members, spec);
         let mut nodes = predicted.iter_mut().zip(&counts);
         for (index, gate) in of_fold.iter().enumerate() {
-            let rows = gates::rows(tree, spec, index + 1, part.input());
+            let rows = gates::rows(tree, spec, index + 1, part.input())?;
             for said in gates::predict(tree, &gate.predictor, &rows, members.len()) {
                 let (all, &count) = nodes.next().expect("gates predict at every gate node");
                 for (said, &member) in said.chunks_exact(count).zip(&members) {
@@ -249,13 +252,13 @@ fn from_stem(
 ) -> Result<PerSplit<PredictionTable>> {
     let places = tree.places(ROOT);
     // Nobody can answer at gate 0: the first place is never read.
-    let said = |gate: &Gate, input: GateInput| -> Vec<f32> {
-        let rows = gates::rows(tree, spec, 0, input);
+    let said = |gate: &Gate, input: GateInput| -> Result<Vec<f32>> {
+        let rows = gates::rows(tree, spec, 0, input)?;
         let said = gates::predict(tree, &gate.predictor, &rows, input.labels.len()).swap_remove(0);
-        said.chunks_exact(places - 1).flat_map(|row| std::iter::once(1.0).chain(row.iter().copied())).collect()
+        Ok(said.chunks_exact(places - 1).flat_map(|row| std::iter::once(1.0).chain(row.iter().copied())).collect())
     };
-    let whole = |input: &GateInput, predicted: &PredictionTable| {
-        predicted.clone().with_root(tree, said(&zero.whole[0], *input))
+    let whole = |input: &GateInput, predicted: &PredictionTable| -> Result<PredictionTable> {
+        Ok(predicted.clone().with_root(tree, said(&zero.whole[0], *input)?)?)
     };
     let fit = match folds {
         None => whole(&inputs.fit, &predicted.fit)?,
@@ -264,7 +267,7 @@ fn from_stem(
             for (fold, gate) in zero.without.iter().enumerate() {
                 let members = folds.members(fold);
                 let part = Chosen::of(inputs.fit, &members, spec);
-                for (said, &member) in said(&gate[0], part.input()).chunks_exact(places).zip(&members) {
+                for (said, &member) in said(&gate[0], part.input())?.chunks_exact(places).zip(&members) {
                     root[member * places..(member + 1) * places].copy_from_slice(said);
                 }
             }

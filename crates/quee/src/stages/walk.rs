@@ -3,6 +3,8 @@
 //! A path is a list of widths, one per segment. What is kept of a run is what an exit sees: the features behind each
 //! segment. Exits, predictors and policies need nothing else, so any number of them can reuse one set of runs.
 
+use std::sync::Arc;
+
 use quee_backbone::{Backbone, ExecError, Executor, Value};
 use quee_policy::tree::{PathTree, ROOT};
 use quee_quant::Width;
@@ -11,8 +13,9 @@ use crate::backend::Engine;
 use crate::cache::Pieces;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
-use crate::stages::attempts::{Room, append};
+use crate::stages::attempts::Room;
 use crate::stages::source::{Pictures, over_batches};
+use crate::stages::tables::{Scratch, Table};
 
 /// A backbone cut into segments.
 pub struct Program<'a> {
@@ -38,12 +41,19 @@ pub struct Drive<'a> {
     pub room: Room,
     /// Keeps batches that are done.
     pub checkpoint: Option<&'a dyn Pieces>,
+    /// Where features lie.
+    pub scratch: Arc<Scratch>,
 }
 
 impl<'a> Drive<'a> {
     /// Nothing is known yet about the memory of the device, and nothing is kept.
     pub fn new(engine: &'a dyn Engine, batch: usize, cancel: &'a Cancel, progress: &'a Stage) -> Self {
-        Self { engine, batch, cancel, progress, room: Room::default(), checkpoint: None }
+        Self { engine, batch, cancel, progress, room: Room::default(), checkpoint: None, scratch: Arc::default() }
+    }
+
+    /// The same with features in `scratch`.
+    pub fn in_scratch(self, scratch: Arc<Scratch>) -> Self {
+        Self { scratch, ..self }
     }
 
     /// The same, keeping batches in `checkpoint`.
@@ -197,57 +207,54 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Features at every node of the tree for all pictures: `[node][picture · feature_dim]`.
+    /// Features at every node of the tree for all pictures: by node `[picture][feature_dim]`.
     ///
     /// # Errors
-    /// What the executor reports, or a wish to stop.
+    /// What the executor reports, when features cannot be put anywhere, or a wish to stop.
     pub fn tree_features(
         &self,
         drive: &Drive,
         images: &dyn Pictures,
         tree: &PathTree,
         widths: &[Width],
-    ) -> anyhow::Result<Vec<Vec<f32>>> {
-        let batches = self.over_batches(drive, images, |_, batch| {
+    ) -> anyhow::Result<Table> {
+        self.over_batches(drive, images, tree.node_count(), |_, batch| {
             let run = |executor: &mut dyn Executor, pictures: &[f32]| {
                 let mut nodes = vec![Vec::new(); tree.node_count()];
                 self.run_tree(executor, pictures, tree, widths, &mut |node, features| nodes[node] = features)?;
                 Ok(nodes)
             };
             Ok(drive.attempt(batch, self.picture(), &run)?)
-        })?;
-        Ok(concatenate(batches, tree.node_count()))
+        })
     }
 
-    /// [What gate 0 sees](Self::stem_features) of all pictures: `[picture · feature_dim]`.
+    /// [What gate 0 sees](Self::stem_features) of all pictures: one list `[picture][feature_dim]`.
     ///
     /// # Errors
-    /// What the executor reports, or a wish to stop.
-    pub fn all_stem_features(&self, drive: &Drive, images: &dyn Pictures) -> anyhow::Result<Vec<f32>> {
-        let batches = self.over_batches(drive, images, |_, batch| {
+    /// As [`tree_features`](Self::tree_features).
+    pub fn all_stem_features(&self, drive: &Drive, images: &dyn Pictures) -> anyhow::Result<Table> {
+        self.over_batches(drive, images, 1, |_, batch| {
             let run = |executor: &mut dyn Executor, pictures: &[f32]| {
                 let tokens = self.stem(executor, pictures, self.stem)?;
                 Ok(vec![self.stem_features(executor, &tokens)?])
             };
             Ok(drive.attempt(batch, self.picture(), &run)?)
-        })?;
-        Ok(concatenate(batches, 1).swap_remove(0))
+        })
     }
 
-    /// Features behind every segment of `path` for all pictures: `[segment][picture · feature_dim]`.
+    /// Features behind every segment of `path` for all pictures: by segment `[picture][feature_dim]`.
     ///
     /// # Errors
-    /// What the executor reports, or a wish to stop.
-    pub fn path_features(&self, drive: &Drive, images: &dyn Pictures, path: &[Width]) -> anyhow::Result<Vec<Vec<f32>>> {
-        let mut runs = self.paths_features(drive, images, 1, |_, _| path.to_vec(), path.len())?;
-        Ok(runs.swap_remove(0))
+    /// As [`tree_features`](Self::tree_features).
+    pub fn path_features(&self, drive: &Drive, images: &dyn Pictures, path: &[Width]) -> anyhow::Result<Table> {
+        self.paths_features(drive, images, 1, |_, _| path.to_vec(), path.len())
     }
 
     /// As [`path_features`](Self::path_features) for `runs` passes over the pictures, which are prepared once; the path is
-    /// that of pass and batch, in this order. The result is by pass.
+    /// that of pass and batch, in this order. The result has the lists of the first pass, then those of the next, and so on.
     ///
     /// # Errors
-    /// What the executor reports, or a wish to stop.
+    /// As [`tree_features`](Self::tree_features).
     pub fn paths_features(
         &self,
         drive: &Drive,
@@ -255,8 +262,8 @@ impl Program<'_> {
         runs: usize,
         path_of: impl Fn(usize, usize) -> Vec<Width> + Sync,
         segments: usize,
-    ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
-        let batches = self.over_batches(drive, images, |index, batch| {
+    ) -> anyhow::Result<Table> {
+        self.over_batches(drive, images, runs * segments, |index, batch| {
             let mut lists = Vec::with_capacity(runs * segments);
             for run in 0..runs {
                 drive.cancel.check()?;
@@ -265,9 +272,7 @@ impl Program<'_> {
                 lists.extend(drive.attempt(batch, self.picture(), &work)?);
             }
             Ok(lists)
-        })?;
-        let mut lists = concatenate(batches, runs * segments).into_iter();
-        Ok((0..runs).map(|_| lists.by_ref().take(segments).collect()).collect())
+        })
     }
 
     /// Numbers of a picture.
@@ -275,33 +280,35 @@ impl Program<'_> {
         self.backbone.image_shape().iter().product()
     }
 
-    /// Runs `work` on every batch, several at a time; results in order. What a killed run has kept is not run again.
+    /// Runs `work` on every batch, several at a time, and puts its lists of `[picture][feature_dim]` together. What a killed run has kept is
+    /// not run again.
     fn over_batches(
         &self,
         drive: &Drive,
         images: &dyn Pictures,
+        lists: usize,
         work: impl Fn(usize, &[f32]) -> anyhow::Result<Vec<Vec<f32>>> + Sync,
-    ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+    ) -> anyhow::Result<Table> {
+        let dim = self.backbone.feature_dim();
+        let table = drive.scratch.table(lists, images.len(), dim);
         let pass = drive.checkpoint.map(|kept| (kept, kept.begin_pass()));
-        let work = |index: usize, batch: &[f32]| {
-            let Some((kept, pass)) = pass else { return work(index, batch) };
-            if let Some(lists) = kept.piece(pass, index) {
-                drive.progress.advance(batch.len() / self.picture());
-                return Ok(lists);
-            }
-            let lists = work(index, batch)?;
-            kept.keep(pass, index, &lists);
-            Ok(lists)
-        };
-        over_batches(images, drive.batch, drive.engine.batches_at_a_time(), drive.cancel, work)
+        over_batches(images, drive.batch, drive.engine.batches_at_a_time(), drive.cancel, |index, batch| {
+            let known = pass.and_then(|(kept, pass)| kept.piece(pass, index));
+            let features = match known {
+                Some(features) => {
+                    drive.progress.advance(batch.len() / self.picture());
+                    features
+                }
+                None => {
+                    let features = work(index, batch)?;
+                    if let Some((kept, pass)) = pass {
+                        kept.keep(pass, index, &features);
+                    }
+                    features
+                }
+            };
+            table.put(index * drive.batch * dim, &features)
+        })?;
+        table.finish()
     }
-}
-
-/// Puts the results of batches behind one another, list by list.
-fn concatenate(batches: Vec<Vec<Vec<f32>>>, lists: usize) -> Vec<Vec<f32>> {
-    let mut all = vec![Vec::new(); lists];
-    for batch in batches {
-        append(&mut all, batch);
-    }
-    all
 }

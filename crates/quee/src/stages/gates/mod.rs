@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use rows::{Chosen, GateInput, GateRows, assign_cells, paths, predict, rows, standardised};
+pub use rows::{Chosen, GateInput, GateRows, Tokens, assign_cells, paths, predict, rows, standardised};
 
 use crate::cancel::Cancel;
 use crate::recipe::Recipe;
@@ -140,9 +140,9 @@ fn calibrate(setup: Setup, gates: Gates, fit: GateInput, cal_a: GateInput, folds
     });
     let calibration = |at: usize| -> Result<Calibration> {
         let (mut probabilities, mut outcomes) = (Vec::new(), Vec::new());
-        pairs(setup, &gates.whole[at].predictor, cal_a, &mut probabilities, &mut outcomes);
+        pairs(setup, &gates.whole[at].predictor, cal_a, &mut probabilities, &mut outcomes)?;
         for (gates, members) in gates.without.iter().zip(&members) {
-            pairs(setup, &gates[at].predictor, members.input(), &mut probabilities, &mut outcomes);
+            pairs(setup, &gates[at].predictor, members.input(), &mut probabilities, &mut outcomes)?;
         }
         Ok(Calibration::fit(kind, &probabilities, &outcomes)?)
     };
@@ -163,9 +163,9 @@ fn pairs(
     input: GateInput,
     probabilities: &mut Vec<f32>,
     outcomes: &mut Vec<u8>,
-) {
+) -> Result<()> {
     let (tree, index, samples) = (setup.tree, predictor.gate(), input.labels.len());
-    let rows = rows(tree, setup.spec, index, input);
+    let rows = rows(tree, setup.spec, index, input)?;
     let predictions = predict(tree, predictor, &rows, samples);
     for (row, (of_node, wrong)) in predictions.iter().zip(&rows.wrong).enumerate() {
         let places = predictor.paths().places(row).len();
@@ -176,4 +176,5 @@ fn pairs(
             }
         }
     }
+    Ok(())
 }

@@ -1,11 +1,15 @@
 //! What gates see of the pictures of a split, and what trained gates say of it.
 
+use std::borrow::Cow;
+
+use anyhow::Result;
 use quee_heads::{FeatureSpec, GatePaths, GatePredictor};
 use quee_policy::tree::{PathTree, ROOT};
 use rayon::prelude::*;
 
 use super::Gate;
 use crate::stages::answers::NodeAnswers;
+use crate::stages::tables::Table;
 
 /// What a gate sees of the pictures of a split.
 pub struct GateRows {
@@ -24,44 +28,61 @@ pub struct GateInput<'a> {
     pub nodes: &'a [NodeAnswers],
     /// What the probe behind the stem says.
     pub stem: &'a NodeAnswers,
-    /// Class tokens at every node `[picture][dim]`, the mean token at the root.
-    pub tokens: &'a [Vec<f32>],
+    /// Class tokens at every node, the mean token at the root.
+    pub tokens: Tokens<'a>,
     /// True classes.
     pub labels: &'a [u16],
 }
 
+/// Tokens of the pictures of a split, or of some of them.
+#[derive(Clone, Copy)]
+pub struct Tokens<'a> {
+    /// By node `[picture][dim]`.
+    pub table: &'a Table,
+    /// Places of the pictures in it, where these are not all.
+    pub pictures: Option<&'a [usize]>,
+}
+
+impl Tokens<'_> {
+    /// Where in the table a picture is.
+    fn place(&self, picture: usize) -> usize {
+        self.pictures.map_or(picture, |pictures| pictures[picture])
+    }
+}
+
 /// Some pictures of a split.
-pub struct Chosen {
+pub struct Chosen<'a> {
     nodes: Vec<NodeAnswers>,
     stem: NodeAnswers,
-    tokens: Vec<Vec<f32>>,
+    tokens: &'a Table,
+    pictures: Vec<usize>,
     labels: Vec<u16>,
 }
 
-impl Chosen {
-    /// The pictures `chosen`. Class tokens, which only a projection reads, are left out without one.
-    pub fn of(whole: GateInput, chosen: &[usize], spec: &FeatureSpec) -> Self {
-        let dim = spec.token_dim;
-        let token = |node: &Vec<f32>| match node.is_empty() || spec.projection == 0 {
-            true => Vec::new(),
-            false => chosen.iter().flat_map(|&picture| &node[picture * dim..(picture + 1) * dim]).copied().collect(),
-        };
+impl<'a> Chosen<'a> {
+    /// The pictures `chosen`.
+    pub fn of(whole: GateInput<'a>, chosen: &[usize], spec: &FeatureSpec) -> Self {
         Self {
             nodes: whole.nodes.iter().map(|node| node.of(chosen, spec.classes)).collect(),
             stem: whole.stem.of(chosen, spec.classes),
-            tokens: whole.tokens.iter().map(token).collect(),
+            tokens: whole.tokens.table,
+            pictures: chosen.iter().map(|&picture| whole.tokens.place(picture)).collect(),
             labels: chosen.iter().map(|&picture| whole.labels[picture]).collect(),
         }
     }
 
     /// What gates see of them.
     pub fn input(&self) -> GateInput<'_> {
-        GateInput { nodes: &self.nodes, stem: &self.stem, tokens: &self.tokens, labels: &self.labels }
+        let tokens = Tokens { table: self.tokens, pictures: Some(&self.pictures) };
+        GateInput { nodes: &self.nodes, stem: &self.stem, tokens, labels: &self.labels }
     }
 }
 
-/// Features and outcomes at gate `gate` (0 to segments − 1).
-pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> GateRows {
+/// Features and outcomes at gate `gate` (0 to segments − 1). Tokens are read where a projection looks at them.
+///
+/// # Errors
+/// When the file of the tokens cannot be read.
+pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> Result<GateRows> {
     let samples = input.labels.len();
     let mut features = Vec::new();
     for node in tree.level(gate) {
@@ -71,10 +92,14 @@ pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) 
             let said = if node == ROOT { input.stem } else { &input.nodes[node] };
             &said.probabilities[sample * spec.classes..(sample + 1) * spec.classes]
         };
+        let tokens = match spec.projection {
+            0 => Cow::default(),
+            _ => input.tokens.table.list(node)?,
+        };
         for sample in 0..samples {
             let token = match spec.projection {
                 0 => &[][..],
-                _ => &input.tokens[node][sample * spec.token_dim..(sample + 1) * spec.token_dim],
+                _ => &tokens[input.tokens.place(sample) * spec.token_dim..][..spec.token_dim],
             };
             spec.write(gate, at(node, sample), parent.map(|p| at(p, sample)), &so_far, token, &mut features);
         }
@@ -83,7 +108,7 @@ pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) 
         let answers = tree.continuations(node).iter().map(|way| &input.nodes[way.end].answers);
         answers.flat_map(|answers| answers.iter().zip(input.labels).map(|(a, label)| u8::from(a != label))).collect()
     };
-    GateRows { features, dim: spec.dim(gate), wrong: tree.level(gate).map(outcomes).collect() }
+    Ok(GateRows { features, dim: spec.dim(gate), wrong: tree.level(gate).map(outcomes).collect() })
 }
 
 /// Predicted probabilities of error at one gate: per node of its level `[picture][place]`.
