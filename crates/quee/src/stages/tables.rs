@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 /// Bytes of features that a run holds in memory; what goes beyond is in temporary files.
-const IN_MEMORY: usize = 64 << 20;
+const IN_MEMORY: usize = 8 << 20;
 /// Floats that are converted at once.
 const CHUNK: usize = 1 << 14;
 
