@@ -59,6 +59,20 @@ impl Counters {
     }
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            dispatches: self.dispatches + other.dispatches,
+            submits: self.submits + other.submits,
+            readbacks: self.readbacks + other.readbacks,
+            bytes_up: self.bytes_up + other.bytes_up,
+            bytes_down: self.bytes_down + other.bytes_down,
+        }
+    }
+}
+
 impl std::ops::Sub for Counts {
     type Output = Self;
 

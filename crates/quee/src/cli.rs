@@ -221,6 +221,9 @@ struct SweepArgs {
     /// Folder of the cells, new or to go on with [default: a new one below --out]
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "cases"])]
     into: Option<PathBuf>,
+    /// Run the recipe's runs on paths in so many parts, each a cell, instead of the cells of its [sweep]
+    #[arg(long, value_name = "N", conflicts_with = "cases", value_parser = clap::value_parser!(u16).range(1..))]
+    shards: Option<u16>,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -368,7 +371,10 @@ fn carry_out_sweep(args: SweepArgs) -> Result<()> {
     let path = args.recipe.context("which recipe? hint: quee sweep experiments/digits/recipe.toml")?;
     if args.cases.is_empty() {
         let recipe = args.inputs.put_into(args.changes.load(&path)?)?;
-        let cells = cells::table::cells(&path, &recipe)?;
+        let cells = match args.shards {
+            None => cells::table::cells(&path, &recipe)?,
+            Some(of) => cells::table::shards(&recipe, of.into())?,
+        };
         let plan = Plan { cells, recipe: recipe.name, cache: args.cache.arguments() };
         let (into, out, engine) = (args.into, args.out, args.engine);
         let work = move |cancel: &Cancel| cells::start(&plan, into.as_deref(), &out, &engine, cancel);

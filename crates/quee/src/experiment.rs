@@ -18,20 +18,22 @@ use crate::cache::{Cache, Checkpoint, from_postcard, to_postcard};
 use crate::cancel::Cancel;
 use crate::environment::Environment;
 use crate::output::RunFolder;
+use crate::parts;
 use crate::progress::Stage;
 use crate::quantize::file::Quantizers;
+use crate::ready::{Calibrated, Ready, told};
 use crate::recipe::Recipe;
 use crate::records::{self, Log, Record};
 use crate::report::text::count;
 use crate::results::{self, DeviceWork, Study, subset};
-use crate::run::{Options, Quality, calibrate, measure, path_tree, program};
+use crate::run::{Options, measure, program};
 use crate::stages::backbone_runs::{self, BackboneRuns};
 use crate::stages::costs::{Counted, Timings};
 use crate::stages::efficiency::Bench;
-use crate::stages::prepare::{Prepared, prepare};
+use crate::stages::prepare::Prepared;
 use crate::stages::study::{OPEN_LOOP, SeedStudy, Shared, study};
 use crate::stages::trained::fit_pictures;
-use crate::stages::walk::Drive;
+use crate::stages::walk::{Drive, Share};
 
 /// Loss that is accepted in the setting whose speed is measured on batches.
 const ROUTED_DROP: f64 = 0.005;
@@ -42,7 +44,8 @@ pub const BOOTSTRAP_SEED: u64 = 0;
 
 /// Runs stages one after the other, each as a blocking task on the pool of threads, and keeps their times.
 pub struct Runner {
-    pool: Arc<rayon::ThreadPool>,
+    /// Threads.
+    pub pool: Arc<rayon::ThreadPool>,
     /// Where results of stages are kept.
     pub cache: Arc<Cache>,
     /// Stages so far.
@@ -110,43 +113,6 @@ pub struct Base {
     device: Device,
 }
 
-/// What is known before anything is computed.
-pub struct Ready {
-    device: Device,
-    training: TrainDevice,
-    /// Data, splits, backbone.
-    pub prepared: Arc<Prepared>,
-    tree: Arc<PathTree>,
-    /// What stages depend on.
-    pub keys: Arc<Keys>,
-}
-
-impl Ready {
-    /// Loads what a recipe names.
-    ///
-    /// # Errors
-    /// When something from outside is missing or wrong.
-    pub async fn load(recipe: &Arc<Recipe>, options: &Options, runner: &mut Runner) -> Result<Self> {
-        let device = Device::open(recipe.backend, &recipe.gpu)?;
-        let training = device.training()?;
-        let (r, o, d, t) = (Arc::clone(recipe), options.clone(), device.clone(), training.name().to_owned());
-        let loaded = runner.stage("prepare", 0, move |_| {
-            let prepared = prepare(&r, o.data.as_deref(), o.weights.as_deref())?;
-            let keys = Keys::new(&r, &prepared, &d, &t)?;
-            let outcome = format!("{} pictures, backbone {}", prepared.data.len(), prepared.backbone.name());
-            Ok(((Arc::new(prepared), Arc::new(keys)), outcome))
-        });
-        let (prepared, keys) = loaded.await?;
-        let tree = Arc::new(path_tree(recipe)?);
-        Ok(Self { device, training, prepared, tree, keys })
-    }
-}
-
-/// The outcome of a stage, and whether that is of an earlier run.
-fn told(outcome: String, stored: bool) -> String {
-    if stored { outcome + " (stored)" } else { outcome }
-}
-
 /// What was trained and evaluated on a [`Base`].
 pub struct Results {
     recipe: Arc<Recipe>,
@@ -163,29 +129,10 @@ impl Base {
     /// # Errors
     /// When something from outside is missing or wrong, or a wish to stop.
     pub async fn compute(recipe: Arc<Recipe>, options: &Options, runner: &mut Runner, cancel: &Cancel) -> Result<Self> {
-        let Ready { device, training, prepared, tree, keys } = Ready::load(&recipe, options, runner).await?;
+        let Calibrated { ready, quantizers, engine, environment } =
+            Calibrated::compute(&recipe, options, runner, cancel).await?;
+        let Ready { device, training, prepared, tree, keys } = ready;
         let cache = Arc::clone(&runner.cache);
-
-        let (r, p, d, c) = (Arc::clone(&recipe), Arc::clone(&prepared), device.clone(), cancel.clone());
-        let (k, store) = (Arc::clone(&keys), Arc::clone(&cache));
-        let made = runner.stage("calibrate quantizers", 0, move |stage| {
-            let mut fresh = None;
-            let (bytes, stored) = store.stage(&k.quantizers()?, &c, &|text| stage.say(text), |_| {
-                let (made, outcome) = calibrate(&r, &p, &d, Quality::Measured, &c, &|text| stage.say(text))?;
-                let bytes = made.encode()?;
-                fresh = Some((made, outcome.clone()));
-                Ok((bytes, outcome))
-            })?;
-            let (made, outcome) = match fresh {
-                Some(fresh) => fresh,
-                None => (Quantizers::parse(&bytes.0, "the stored quantizers")?, bytes.1),
-            };
-            Ok((Arc::new(made), told(outcome, stored)))
-        });
-        let quantizers = made.await?;
-        let engine = device.engine(Arc::new(quantizers.plan.clone()));
-        let threads = runner.pool.current_num_threads();
-        let environment = Environment::detect(recipe.backend, &device, &training, threads, &recipe.seeds);
 
         let inputs =
             (Arc::clone(&recipe), Arc::clone(&prepared), Arc::clone(&tree), Arc::clone(&engine), cancel.clone());
@@ -204,10 +151,14 @@ impl Base {
                 runs.encode(out)
             };
             let compute = |kept: &Checkpoint| {
+                let parts = parts::stored(recipe, &store, &k, &scratch, &|text| stage.say(text))?;
+                let share = parts.as_ref().map_or(Share::All, |(parts, _)| Share::Missing(parts));
                 let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
-                let drive = drive.keeping(kept).in_scratch(Arc::clone(&scratch));
+                let drive = drive.keeping(kept).in_scratch(Arc::clone(&scratch)).sharing(share);
                 let runs = BackboneRuns::compute(recipe, prepared, &program, tree, &drive)?;
-                Ok((runs, engine.counts()))
+                let Some((parts, work)) = parts else { return Ok((runs, engine.counts())) };
+                stage.say(&parts.finish()?);
+                Ok((runs, engine.counts().map(|own| work.into_iter().fold(own, |all, part| all + part))))
             };
             let made = store.stage_in_form(&k.runs()?, cancel, &|text| stage.say(text), (&read, &write), compute);
             let ((runs, work), stored) = made?;

@@ -10,12 +10,14 @@ use quee_policy::tree::{Monotone, PathTree};
 use crate::backend::{Device, Engine};
 use crate::cache::{self, Cache};
 use crate::cancel::Cancel;
-use crate::experiment::{Base, Ready, Runner};
+use crate::experiment::{Base, Runner};
 use crate::output::RunFolder;
+use crate::parts;
 use crate::progress::Stage;
 use crate::quantize;
 use crate::quantize::file::{Origin, Quantizers, fingerprint};
-use crate::recipe::{self, Recipe};
+use crate::ready::Ready;
+use crate::recipe::{self, Recipe, Shard};
 use crate::records::Log;
 use crate::results;
 use crate::stages::attempts;
@@ -54,6 +56,9 @@ pub async fn run(
         None => RunFolder::create(&options.out, &recipe.name)?,
     };
     let mut runner = Runner::new(pool, cache).logging(log);
+    if let Shard::One(part) = recipe.paths.shard {
+        return parts::run(Arc::new(recipe), part, &options, folder, runner, &cancel).await;
+    }
     let base = Arc::new(Base::compute(Arc::new(recipe), &options, &mut runner, &cancel).await?);
     let results = base.evaluate(Arc::clone(&base.recipe), &mut runner, &cancel).await?;
     let mut study = base.study(results, runner.records.clone());

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::backend::Device;
 use crate::environment;
 use crate::quantize::file::fingerprint;
-use crate::recipe::Recipe;
+use crate::recipe::{Part, Recipe};
 use crate::stages::prepare::Prepared;
 
 /// Settings that quantizers depend on; names that end in a dot stand for a whole table.
@@ -111,6 +111,14 @@ impl Keys {
     /// As [`quantizers`](Self::quantizers).
     pub fn runs(&self) -> Result<Key> {
         Ok(self.parts("runs on paths", &[QUANTIZERS, RUNS]).key()?)
+    }
+
+    /// One part of the runs of the backbone on all paths.
+    ///
+    /// # Errors
+    /// As [`quantizers`](Self::quantizers).
+    pub fn part_of_runs(&self, part: Part) -> Result<Key> {
+        Ok(self.parts("part of the runs on paths", &[QUANTIZERS, RUNS]).text("part", part).key()?)
     }
 
     /// Measured times; those of another processor are others.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use quee_store::{Claim, Key, Lookup, Parts, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,6 +82,18 @@ impl Cache {
                 );
                 Self::off()
             }
+        }
+    }
+
+    /// A result that is stored.
+    ///
+    /// # Errors
+    /// When `read` fails.
+    pub fn stored<T>(&self, key: &Key, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<Option<T>> {
+        match self.store.as_ref().map(|store| store.get(key)) {
+            Some(Lookup::Found(found)) => read(&mut BufReader::with_capacity(1 << 17, found)).map(Some),
+            Some(Lookup::Damaged(damaged)) => bail!("{damaged}; hint: compute it anew"),
+            Some(Lookup::Missing) | None => Ok(None),
         }
     }
 

@@ -38,7 +38,7 @@ fn report(sweep: &SweepFolder, all: &mut [Status]) -> CellsReport {
         if matches!(all[index], Status::Done { .. }) {
             match figures_of(&sweep.cell(index).join(RESULTS)) {
                 Ok((found, about)) => {
-                    figures = Some(found);
+                    figures = found;
                     circumstances.insert(about);
                 }
                 Err(error) => {
@@ -72,8 +72,11 @@ fn report(sweep: &SweepFolder, all: &mut [Status]) -> CellsReport {
     }
 }
 
-/// What a finished run says; also its data set and size.
-fn figures_of(folder: &std::path::Path) -> Result<(Figures, String), stored::CompareError> {
+/// What a finished run says, if it is more than a part of the runs on paths; also its data set and size.
+fn figures_of(folder: &std::path::Path) -> Result<(Option<Figures>, String), stored::CompareError> {
+    if let Ok(part) = stored::PartSummary::read(folder) {
+        return Ok((None, format!("parts of the runs on paths: {}, {}", part.dataset, part.backbone)));
+    }
     let summary = stored::Summary::read(folder)?;
     let method = summary.methods.iter().find(|method| method.name == OPEN_LOOP);
     let Some(method) = method else {
@@ -89,7 +92,10 @@ fn figures_of(folder: &std::path::Path) -> Result<(Figures, String), stored::Com
         float_accuracy: summary.float_accuracy,
     };
     let subset = summary.subset.as_ref().map_or(String::new(), |subset| format!(" ({subset})"));
-    Ok((figures, format!("{}{subset}, {} test pictures, {}", summary.dataset, summary.test_samples, summary.backbone)))
+    Ok((
+        Some(figures),
+        format!("{}{subset}, {} test pictures, {}", summary.dataset, summary.test_samples, summary.backbone),
+    ))
 }
 
 /// Cells that differ in nothing but the seed, together: mean and standard deviation over seeds.

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Part, Recipe};
 
 /// Most cells of a sweep: a slip in a grid should not fill a disk with folders.
 const MOST: usize = 10_000;
@@ -69,6 +69,17 @@ pub fn cells(path: &Path, base: &Recipe) -> Result<Vec<(Cell, Recipe)>> {
         Ok((cell, recipe))
     };
     cells.into_iter().map(with_recipe).collect()
+}
+
+/// A cell for each of `of` parts of the runs on paths of `base`.
+///
+/// # Errors
+/// When there are too many.
+pub fn shards(base: &Recipe, of: usize) -> Result<Vec<(Cell, Recipe)>> {
+    let parts = Value::Array(Part::all(of).map(|part| Value::String(part.to_string())).collect());
+    let table = SweepTable { grid: nested(&["paths".to_owned(), "shard".to_owned()], parts), ..SweepTable::default() };
+    let cells = expand("--shards", table)?.into_iter();
+    cells.map(|cell| Ok((cell.clone(), recipe::changed(base, &cell.set, "--shards")?))).collect()
 }
 
 type Settings = Vec<(Vec<String>, Value)>;

@@ -81,6 +81,28 @@ pub enum CompareError {
     },
 }
 
+/// `summary.json` of a [part of the runs on paths](crate::parts).
+#[derive(Debug, Deserialize)]
+pub struct PartSummary {
+    /// Data set.
+    pub dataset: String,
+    /// Backbone.
+    pub backbone: String,
+    /// Which part.
+    #[serde(rename = "part")]
+    _part: String,
+}
+
+impl PartSummary {
+    /// That of the results in `folder`.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or of a whole run.
+    pub fn read(folder: &Path) -> Result<Self, CompareError> {
+        json(&folder.join("summary.json"))
+    }
+}
+
 /// The part of `summary.json` that is compared.
 #[derive(Debug, Deserialize)]
 pub struct Summary {

@@ -8,6 +8,8 @@ use quee_heads::CalibrationKind;
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use serde::{Deserialize, Serialize};
 
+use super::shard::Shard;
+
 /// A resolved recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,6 +244,8 @@ pub struct Paths {
     pub batch: usize,
     /// Whether class tokens are stored with the table.
     pub store_tokens: bool,
+    /// Part of the pictures.
+    pub shard: Shard,
 }
 
 /// Constraint on the widths along a path.

@@ -4,6 +4,7 @@
 //! - [`seen`]: which pictures the backbone has seen
 //! - [`source`]: pictures batch by batch
 //! - [`tables`]: features that may be larger than memory
+//! - [`shards`]: runs on paths in parts
 //! - [`attempts`]: batches on a device that may be lost or too small
 //! - [`walk`]: the backbone along paths
 //! - [`backbone_runs`]: all runs that a study needs, independent of seeds
@@ -32,6 +33,7 @@ pub mod prepare;
 pub mod quality;
 pub mod route;
 pub mod seen;
+pub mod shards;
 pub mod source;
 pub mod study;
 pub mod tables;

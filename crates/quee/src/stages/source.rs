@@ -57,6 +57,30 @@ impl Pictures for Part<'_> {
     }
 }
 
+/// Some that follow one another.
+pub struct Neighbours<'a> {
+    /// All.
+    pub all: &'a dyn Pictures,
+    /// Position of the first.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+}
+
+impl Pictures for Neighbours<'_> {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn batch(&self, range: Range<usize>) -> Result<Vec<f32>, DataError> {
+        self.all.batch(self.first + range.start..self.first + range.end)
+    }
+
+    fn is_costly(&self) -> bool {
+        self.all.is_costly()
+    }
+}
+
 /// Calls `work(number, pictures)` for every batch of `size` pictures; results in the order of the batches. `at_a_time` batches are worked on
 /// side by side, by threads of their own; without a number, one by each of rayon's threads. Batches are the same either way.
 ///

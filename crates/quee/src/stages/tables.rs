@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 
 /// Bytes of features that a run holds in memory; what goes beyond is in temporary files.
 const IN_MEMORY: usize = 8 << 20;
+/// Bytes of one file that are held in memory at most.
+const SPOOLED: usize = 1 << 20;
 /// Floats that are converted at once.
 const CHUNK: usize = 1 << 14;
 
@@ -44,6 +46,16 @@ impl Scratch {
     /// A table of so many lists, each with `dim` numbers for each of so many pictures.
     pub fn table(&self, lists: usize, pictures: usize, dim: usize) -> TableWriter {
         self.of_length(vec![pictures * dim; lists])
+    }
+
+    /// A file that is in memory while it is small.
+    pub fn spooled(&self) -> tempfile::SpooledTempFile {
+        let usable = self.folders.iter().find(|folder| tempfile::tempfile_in(folder).is_ok());
+        match usable {
+            Some(folder) => tempfile::spooled_tempfile_in(SPOOLED, folder),
+            // Without a place for files, memory is what there is.
+            None => tempfile::spooled_tempfile(usize::MAX),
+        }
     }
 
     fn of_length(&self, lengths: Vec<usize>) -> TableWriter {

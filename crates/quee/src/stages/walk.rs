@@ -14,7 +14,8 @@ use crate::cache::Pieces;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 use crate::stages::attempts::Room;
-use crate::stages::source::{Pictures, over_batches};
+use crate::stages::shards::{ShardWriter, Shards};
+use crate::stages::source::{Neighbours, Pictures, over_batches};
 use crate::stages::tables::{Scratch, Table};
 
 /// A backbone cut into segments.
@@ -43,12 +44,40 @@ pub struct Drive<'a> {
     pub checkpoint: Option<&'a dyn Pieces>,
     /// Where features lie.
     pub scratch: Arc<Scratch>,
+    /// Which batches are run.
+    pub share: Share<'a>,
+}
+
+/// Which batches are run.
+#[derive(Clone, Copy, Default)]
+pub enum Share<'a> {
+    /// All.
+    #[default]
+    All,
+    /// Those of one part, which keeps them. Tables stay empty.
+    Part(&'a ShardWriter),
+    /// Those of parts that are not there.
+    Missing(&'a Shards),
 }
 
 impl<'a> Drive<'a> {
     /// Nothing is known yet about the memory of the device, and nothing is kept.
     pub fn new(engine: &'a dyn Engine, batch: usize, cancel: &'a Cancel, progress: &'a Stage) -> Self {
-        Self { engine, batch, cancel, progress, room: Room::default(), checkpoint: None, scratch: Arc::default() }
+        Self {
+            engine,
+            batch,
+            cancel,
+            progress,
+            room: Room::default(),
+            checkpoint: None,
+            scratch: Arc::default(),
+            share: Share::All,
+        }
+    }
+
+    /// The same for some batches.
+    pub fn sharing(self, share: Share<'a>) -> Self {
+        Self { share, ..self }
     }
 
     /// The same with features in `scratch`.
@@ -289,25 +318,39 @@ impl Program<'_> {
         lists: usize,
         work: impl Fn(usize, &[f32]) -> anyhow::Result<Vec<Vec<f32>>> + Sync,
     ) -> anyhow::Result<Table> {
+        let batches = images.len().div_ceil(drive.batch);
+        let pass = drive.checkpoint.map(|kept| (kept, kept.begin_pass()));
+        let known = |index: usize| pass.and_then(|(kept, pass)| kept.piece(pass, index));
+        let features = |index: usize, known: Option<Vec<Vec<f32>>>, batch: &[f32]| -> anyhow::Result<Vec<Vec<f32>>> {
+            if let Some(features) = known {
+                drive.progress.advance(batch.len() / self.picture());
+                return Ok(features);
+            }
+            let features = work(index, batch)?;
+            if let Some((kept, pass)) = pass {
+                kept.keep(pass, index, &features);
+            }
+            Ok(features)
+        };
+        let (side_by_side, cancel) = (drive.engine.batches_at_a_time(), drive.cancel);
+        if let Share::Part(writer) = drive.share {
+            let (range, pass) = (writer.part.batches(batches), writer.begin_pass());
+            let first = range.start;
+            let pictures = first * drive.batch..(range.end * drive.batch).min(images.len());
+            let some = Neighbours { all: images, first: pictures.start, count: pictures.len() };
+            over_batches(&some, drive.batch, side_by_side, cancel, |index, batch| {
+                let index = first + index;
+                writer.keep(pass, index, &features(index, known(index), batch)?)
+            })?;
+            return Ok(vec![Vec::new(); lists].into());
+        }
         let dim = self.backbone.feature_dim();
         let table = drive.scratch.table(lists, images.len(), dim);
-        let pass = drive.checkpoint.map(|kept| (kept, kept.begin_pass()));
-        over_batches(images, drive.batch, drive.engine.batches_at_a_time(), drive.cancel, |index, batch| {
-            let known = pass.and_then(|(kept, pass)| kept.piece(pass, index));
-            let features = match known {
-                Some(features) => {
-                    drive.progress.advance(batch.len() / self.picture());
-                    features
-                }
-                None => {
-                    let features = work(index, batch)?;
-                    if let Some((kept, pass)) = pass {
-                        kept.keep(pass, index, &features);
-                    }
-                    features
-                }
-            };
-            table.put(index * drive.batch * dim, &features)
+        let parts = if let Share::Missing(parts) = drive.share { Some((parts, parts.begin_pass())) } else { None };
+        over_batches(images, drive.batch, side_by_side, cancel, |index, batch| {
+            let stored = parts.map_or(Ok(None), |(parts, pass)| parts.piece(pass, index, batches))?;
+            let known = stored.or_else(|| known(index));
+            table.put(index * drive.batch * dim, &features(index, known, batch)?)
         })?;
         table.finish()
     }
