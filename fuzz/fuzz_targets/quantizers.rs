@@ -1,25 +1,4 @@
 //! Quantizers in files: the notes in JSON, a byte 0, and a safetensors file with the tensors that they name.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use quee_backbone::QuantPlan;
-use quee_backbone::checkpoint::Checkpoint;
-use quee_backbone::quant_file::PlanNotes;
-
-fuzz_target!(|bytes: &[u8]| {
-    let Some((notes, tensors)) = quee_fuzz::notes_and_tensors(bytes) else { return };
-    quee_fuzz::bounded(bytes.len(), 100, 128 << 10, || {
-        let Ok(notes) = serde_json::from_slice::<PlanNotes>(notes) else { return };
-        let Ok(mut file) = Checkpoint::parse(tensors, "fuzz") else { return };
-        let Ok(plan) = QuantPlan::load(notes, "", &mut file) else { return };
-        // What was read can be written and read again, and is the same.
-        let mut tensors = Vec::new();
-        let stored = plan.store("", &mut tensors);
-        let text = serde_json::to_string(&stored).expect("notes are representable");
-        let again: PlanNotes = serde_json::from_str(&text).expect("notes that were written are read");
-        let file = quee_backbone::tensor_file::encode(&tensors, &Default::default());
-        let mut file = Checkpoint::parse(&file, "again").expect("a file that was written is read");
-        let plan = QuantPlan::load(again.clone(), "", &mut file).expect("a plan that was written is read");
-        assert_eq!(plan.store("", &mut Vec::new()), again);
-    });
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| quee_fuzz::quantizers::run(bytes));

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use quee::artefact::{self, StoredPolicy};
 use quee::stages::answers::{NodeAnswers, tree_answers};
-use quee::stages::gates::{self, GateInput};
+use quee::stages::gates::{self, GateInput, Tokens};
 use quee::stages::prepare::{Prepared, prepare};
+use quee::stages::tables::Table;
 use quee::stages::walk::Program;
 use quee_heads::FeatureSpec;
 use quee_policy::open_loop::PredictionTable;
@@ -23,7 +24,7 @@ const LEAST: f64 = 0.999;
 const BATCH: usize = 60;
 
 /// Features of the test split behind every node of the tree.
-fn features(policy: &StoredPolicy, prepared: &Prepared, executors: &Executors) -> Vec<Vec<f32>> {
+fn features(policy: &StoredPolicy, prepared: &Prepared, executors: &Executors) -> Table {
     let recipe = &policy.recipe;
     let program =
         Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
@@ -34,11 +35,11 @@ fn features(policy: &StoredPolicy, prepared: &Prepared, executors: &Executors) -
         let visit = &mut |node: NodeId, features: Vec<f32>| nodes[node].extend(features);
         program.run_tree(executor.as_mut(), &images, &policy.tree, &recipe.quant.widths, visit).unwrap();
     }
-    nodes
+    nodes.into()
 }
 
 /// Where the policy stops for every picture, `[λ][picture]`.
-fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &[Vec<f32>], labels: &[u16]) -> Vec<Vec<NodeId>> {
+fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &Table, labels: &[u16]) -> Vec<Vec<NodeId>> {
     let recipe = &policy.recipe;
     let spec = FeatureSpec {
         classes: policy.class_names.len(),
@@ -49,8 +50,9 @@ fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &[Vec<f32>], 
         projection_seed: recipe.data.split_seed,
     };
     let predict = |predictor: &quee_heads::GatePredictor| {
-        let rows =
-            gates::rows(&policy.tree, &spec, predictor.gate(), GateInput { nodes, stem: &nodes[ROOT], tokens, labels });
+        let tokens = Tokens { table: tokens, pictures: None };
+        let input = GateInput { nodes, stem: &nodes[ROOT], tokens, labels };
+        let rows = gates::rows(&policy.tree, &spec, predictor.gate(), input).unwrap();
         gates::predict(&policy.tree, predictor, &rows, labels.len())
     };
     let predictions = policy.gates.iter().flat_map(predict).collect();
@@ -81,7 +83,7 @@ fn answers_and_decisions_are_the_same_on_every_device() {
         .into_iter()
         .map(|device| {
             let tokens = features(&policy, &prepared, &device.engine(&Arc::clone(&policy.plan)));
-            let nodes = tree_answers(&policy.tree, |_| &policy.heads, &tokens.clone().into()).unwrap();
+            let nodes = tree_answers(&policy.tree, |_| &policy.heads, &tokens).unwrap();
             let stops = decisions(&policy, &nodes, &tokens, &labels);
             (device.name, nodes, stops)
         })

@@ -95,6 +95,64 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     }
 }
 
+/// A small training, whose test pictures the embedded weights have not seen. Without validation the last epoch is written, on which every step
+/// has left its mark.
+const TRAINING: &str = r#"
+dataset = "digits"
+preset = "vit_d6_w80_p2_8"
+weights = "assets/digits/vit_d6_w80_p2_8.safetensors"
+train_pictures = 200
+test_pictures = 360
+epochs = 5
+batch = 50
+learning_rate = 0.0003
+mixup = 0.2
+[augment]
+shift = 1.0
+"#;
+
+#[test]
+fn a_training_that_is_killed_again_and_again_ends_with_the_same_bits() {
+    let scratch = tempfile::tempdir().unwrap();
+    let recipe = scratch.path().join("finetune.toml");
+    fs::write(&recipe, TRAINING).unwrap();
+    let train = |out: &Path, cache: &Path| {
+        let mut command = call(&[Path::new("finetune"), &recipe, Path::new("--out"), out]);
+        command.env("QUEE_CACHE", cache);
+        command
+    };
+    let finished = |out: &Path, cache: &Path| {
+        let output = train(out, cache).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (fs::read(out).unwrap(), stderr(&output))
+    };
+    let start = Instant::now();
+    let (expected, _) = finished(&scratch.path().join("undisturbed"), Path::new("none"));
+    let whole = start.elapsed();
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let mut went_on = 0;
+    for round in 0..times(1, 15) {
+        let folder = scratch.path().join(format!("round{round}"));
+        let (out, cache) = (folder.join("weights"), folder.join("cache"));
+        for _ in 0..times(4, 6) {
+            let mut child = train(&out, &cache).stderr(Stdio::null()).spawn().expect("the program starts");
+            std::thread::sleep(whole.mul_f64(rng.random_range(0.05..0.6)));
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        let (weights, told) = finished(&out, &cache);
+        assert!(weights == expected, "other bits in round {round}: {told}");
+        went_on += usize::from(told.contains("going on where") || told.contains("(stored)"));
+        assert_eq!(stored(&cache).len(), 1, "the result, and no state: {:?}", entries(&cache));
+        let left = entries(&folder).into_iter().find(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with('.') || name.ends_with(".parts") || name.ends_with(".partial")
+        });
+        assert_eq!(left, None);
+    }
+    assert!(went_on > 0, "no kill came after the first state");
+}
+
 #[test]
 fn what_was_computed_is_not_computed_again_and_a_change_says_what_it_costs() {
     let scratch = tempfile::tempdir().unwrap();

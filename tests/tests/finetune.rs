@@ -1,10 +1,10 @@
-//! Fine-tuning as a program: it survives being killed, starts anew on request, and refuses what does not fit.
+//! Fine-tuning as a program: it survives being killed, begins anew where its state is damaged, and refuses what does not fit.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use quee_tests::{program, quee, stderr, workspace};
+use quee_tests::{call, entries, quee, stderr, workspace};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use tempfile::TempDir;
@@ -53,7 +53,6 @@ impl Place {
     fn done(&self, name: &str, more: &[&str]) -> String {
         let output = quee(&self.args(name, more));
         assert!(output.status.success(), "{}", stderr(&output));
-        assert!(!self.path(&format!("{name}.state")).exists(), "a finished training leaves no state");
         stderr(&output)
     }
 
@@ -65,19 +64,46 @@ impl Place {
         assert!(!self.path(name).exists(), "nothing is written");
     }
 
-    /// Starts the training and waits until a new state lies there.
+    /// The argument that names a cache in the folder.
+    fn cache(&self) -> String {
+        format!("--cache={}", self.path("cache").display())
+    }
+
+    /// The files of unfinished trainings in the cache.
+    fn states(&self) -> Vec<PathBuf> {
+        let unfinished = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "parts");
+        entries(&self.path("cache")).into_iter().filter(unfinished).collect()
+    }
+
+    /// Starts the training and waits until it has kept another state in the cache.
     fn started(&self, name: &str, more: &[&str]) -> Child {
-        let state = self.path(&format!("{name}.state"));
-        let modified = || std::fs::metadata(&state).and_then(|m| m.modified()).ok();
-        let before = modified();
-        let mut command = Command::new(program());
-        command.current_dir(workspace()).env_remove("QUEE_DATA").args(self.args(name, more));
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        while modified() == before {
-            assert!(child.try_wait().unwrap().is_none(), "the training ended without saving its state");
+        std::fs::create_dir_all(self.path("cache")).unwrap();
+        // Weights are longer than what a file says about itself.
+        let kept = |about: &std::fs::Metadata| about.len() > 100_000;
+        let times = || -> Vec<SystemTime> {
+            let about = self.states().into_iter().filter_map(|file| std::fs::metadata(file).ok());
+            about.filter(kept).map(|about| about.modified().unwrap()).collect()
+        };
+        let before = times();
+        let cache = self.cache();
+        let mut command = call(&self.args(name, &[more, &[cache.as_str()]].concat()));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        loop {
+            let now = times();
+            if !now.is_empty() && now != before {
+                return child;
+            }
+            assert!(child.try_wait().unwrap().is_none(), "the training ended before a state was seen");
             std::thread::sleep(Duration::from_millis(5));
         }
-        child
+    }
+
+    /// As [`started`](Self::started), then killed.
+    fn killed(&self, name: &str, more: &[&str]) {
+        let mut child = self.started(name, more);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!self.path(name).exists());
     }
 }
 
@@ -101,12 +127,11 @@ fn a_killed_training_goes_on_to_the_same_bits() {
     assert!(accuracy > 0.9, "{accuracy}");
     assert!(notes["recipe"].contains("backbone_rate = 0.3"), "{}", notes["recipe"]);
 
-    let mut killed = place.started("parts", &["--threads", "2"]);
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    assert!(!place.path("parts").exists());
-
-    place.refused("parts", &["--set", "seed=1"], &["another recipe", "--restart"]);
+    place.killed("parts", &["--threads", "2"]);
+    let cache = place.cache();
+    let cache = [cache.as_str()];
+    let other = place.done("other", &[&cache[..], &["--profile", "short"]].concat());
+    assert!(!other.contains("going on"), "the state of another recipe: {other}");
 
     #[cfg(unix)]
     {
@@ -115,22 +140,35 @@ fn a_killed_training_goes_on_to_the_same_bits() {
         assert!(sent.success());
         let output = interrupted.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130));
-        assert!(place.path("parts.state").exists());
+        let told = stderr(&output);
+        assert!(told.contains("going on where") && told.contains("the same command goes on there"), "{told}");
+        assert!(!place.path("parts").exists());
     }
 
-    let told = place.done("parts", &[]);
-    assert!(told.contains("going on from"), "{told}");
+    let told = place.done("parts", &cache);
+    assert!(told.contains("going on where"), "{told}");
     let read = |name| std::fs::read(place.path(name)).unwrap();
     assert!(read("parts") == read("whole"), "a killed training ends in other bits");
+    assert!(place.states().is_empty(), "a finished training leaves no state");
+    assert!(place.done("again", &cache).contains("(stored)"));
+    assert!(read("again") == read("whole"), "the stored result has other bits");
 }
 
 #[test]
-fn a_damaged_state_is_refused_and_restart_begins_anew() {
+fn a_damaged_state_is_said_and_the_training_begins_anew() {
     let place = Place::new();
-    std::fs::write(place.path("x.state"), [7; 100]).unwrap();
-    let short = ["--profile", "short"];
-    place.refused("x", &short, &["x.state", "--restart"]);
-    place.done("x", &[short.as_slice(), &["--restart"]].concat());
+    let (two, cache) = (["--set", "epochs=2"], place.cache());
+    place.killed("x", &two);
+    let states = place.states();
+    let [state] = states.as_slice() else { panic!("{states:?}") };
+    let mut bytes = std::fs::read(state).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(state, bytes).unwrap();
+    let told = place.done("x", &[&two[..], &[cache.as_str()]].concat());
+    assert!(told.contains("cut off") && !told.contains("going on"), "{told}");
+    place.done("undisturbed", &two);
+    assert!(std::fs::read(place.path("x")).unwrap() == std::fs::read(place.path("undisturbed")).unwrap());
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) enum Role {
     Entry,
     /// Pieces.
     Parts,
-    /// An entry that is being written.
+    /// An entry, or a piece in the place of others, that is being written.
     Partial,
     /// The key's lock.
     Lock,
@@ -43,6 +43,23 @@ impl Role {
 /// Where a file of a key lies.
 pub(crate) fn path(folder: &Path, hash: &KeyHash, role: Role) -> PathBuf {
     folder.join(format!("{hash}.{}", role.extension()))
+}
+
+/// Removes a file, where there is one.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// A new name survives a power cut only with its folder. Not every file system does this and Windows opens no folders; without it the file
+/// may be missing after the cut, but never wrong.
+pub(crate) fn sync_names(folder: &Path) {
+    #[cfg(unix)]
+    let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    #[cfg(not(unix))]
+    let _ = folder;
 }
 
 /// A file that was found.

@@ -25,7 +25,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A long computation keeps what it has in the claim's [`Parts`]: numbered pieces, which are there again after the process was killed.
+//! A long computation keeps what it has in the claim's [`Parts`]: numbered pieces, which are there again after the
+//! process was killed, or a state that takes the place of the one before.
 //!
 //! - [`KeyParts`], [`Key`], [`Difference`]: what a result was computed from, and how that differs between two results
 //! - [`Store`], [`Claim`], [`Lookup`], [`Found`]: looking, computing once, storing
@@ -48,7 +49,7 @@
 //! | `<key>.entry` | a finished result |
 //! | `<key>.parts` | pieces of a result that is not finished |
 //! | `<key>.lock` | locked by who computes the result; removed afterwards |
-//! | `<key>.partial` | an entry that is being written |
+//! | `<key>.partial` | an entry, or a piece in the place of others, that is being written |
 //! | `evict.lock` | locked by who throws results away |
 //!
 //! Other files in the folder are left alone.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Damage, StoreError};
+use crate::files::{self, Role};
 use crate::header;
 use crate::key::Key;
 use crate::pieces::{self, Place};
@@ -120,18 +121,57 @@ impl<'a> Parts<'a> {
         if self.contains(number) {
             return Err(StoreError::PieceTwice { path: self.path.clone(), number });
         }
-        let length = payload.len() as u64;
-        let end = self.end + pieces::HEAD + length;
-        if end > self.limit {
-            let folder = self.path.parent().map(Path::to_path_buf).unwrap_or_default();
-            let stage = self.key.description().stage.clone();
-            return Err(StoreError::TooLarge { folder, stage, limit: self.limit });
-        }
+        let end = self.end_behind(self.end, payload)?;
         let written = self.write(&pieces::head(&self.sum, number, payload), payload);
         written.map_err(StoreError::io(&self.path, "append a piece"))?;
-        self.pieces.insert(number, Place { offset: self.end + pieces::HEAD, length });
+        let place = Place { offset: self.end + pieces::HEAD, length: payload.len() as u64 };
+        self.pieces.insert(number, place);
         self.end = end;
         Ok(())
+    }
+
+    /// Puts one piece in the place of all that are there. Whatever happens meanwhile, a power cut included, the file holds either them or it.
+    ///
+    /// # Errors
+    /// When the disk is full, or when the file would be larger than the limit of the store; what was there stays.
+    pub fn replace(&mut self, number: u64, payload: &[u8]) -> Result<(), StoreError> {
+        // The header of the file that is there may describe the key in other words; then pieces have other checksums.
+        let (header, sum) = header::encode(pieces::MAGIC, self.key);
+        let start = header.len() as u64;
+        let end = self.end_behind(start, payload)?;
+        let partial = files::path(&self.folder(), self.key.hash(), Role::Partial);
+        let write = || -> io::Result<File> {
+            files::remove(&partial)?;
+            let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&partial)?;
+            file.write_all(&header)?;
+            file.write_all(&pieces::head(&sum, number, payload))?;
+            file.write_all(payload)?;
+            file.sync_all()?;
+            fs::rename(&partial, &self.path)?;
+            Ok(file)
+        };
+        self.file = write().map_err(|error| {
+            let _ = fs::remove_file(&partial);
+            StoreError::io(&self.path, "replace the pieces")(error)
+        })?;
+        files::sync_names(&self.folder());
+        let place = Place { offset: start + pieces::HEAD, length: payload.len() as u64 };
+        (self.sum, self.pieces, self.end, self.torn) = (sum, BTreeMap::from([(number, place)]), end, false);
+        Ok(())
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.path.parent().map(Path::to_path_buf).unwrap_or_default()
+    }
+
+    /// Where the file ends with one piece more at `start`.
+    fn end_behind(&self, start: u64, payload: &[u8]) -> Result<u64, StoreError> {
+        let end = start + pieces::HEAD + payload.len() as u64;
+        if end > self.limit {
+            let stage = self.key.description().stage.clone();
+            return Err(StoreError::TooLarge { folder: self.folder(), stage, limit: self.limit });
+        }
+        Ok(end)
     }
 
     /// Writes behind the last whole piece; a failure leaves nothing behind it.

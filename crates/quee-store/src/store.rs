@@ -247,12 +247,7 @@ impl Claim {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let store = &self.store;
-        match fs::remove_file(partial) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::io(partial, "remove what a process has left")(e));
-            }
-            _ => {}
-        }
+        files::remove(partial).map_err(StoreError::io(partial, "remove what a process has left"))?;
         let mut full = false;
         let write_all = || -> io::Result<()> {
             // A file of its own: even who has lost the lock, because somebody removed it, writes into another.
@@ -272,10 +267,7 @@ impl Claim {
         written.map_err(StoreError::io(partial, "write a result"))?;
         let entry = store.path(self.key.hash(), Role::Entry);
         fs::rename(partial, &entry).map_err(StoreError::io(&entry, "rename a finished result"))?;
-        // The new name survives a power cut only with its folder. Not every file system does this and Windows opens no folders;
-        // without it the entry may be missing after the cut, but never wrong.
-        #[cfg(unix)]
-        let _ = File::open(&store.folder).and_then(|folder| folder.sync_all());
+        files::sync_names(&store.folder);
         Ok(())
     }
 }

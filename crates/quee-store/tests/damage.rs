@@ -4,9 +4,9 @@ mod common;
 
 use std::fs;
 
-use common::{claim, key, put};
+use common::{claim, key, names, put};
 use proptest::prelude::*;
-use quee_store::{Damage, Lookup, Store, entry, pieces};
+use quee_store::{Damage, Lookup, Store, StoreError, entry, pieces};
 
 const LARGE: u64 = 1 << 40;
 
@@ -140,6 +140,35 @@ fn a_part_file_with_a_flipped_bit_keeps_the_pieces_before() {
         let before = scan.pieces.values().filter(|place| place.offset + place.length <= at as u64).count();
         assert_eq!(reopened(&wrong), before, "byte {at}");
     }
+}
+
+#[test]
+fn a_piece_in_the_place_of_all_others_is_there_alone_and_can_be_added_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), 1000).unwrap();
+    // Half of one, as a process leaves it that dies.
+    fs::write(folder.path().join(format!("{}.partial", key(1).hash())), b"half").unwrap();
+    let claim = claim(&store, &key(1));
+    let mut parts = claim.parts().unwrap();
+    parts.append(1, b"one").unwrap();
+    parts.append(2, b"two").unwrap();
+    assert!(matches!(parts.replace(7, &[0; 1000]), Err(StoreError::TooLarge { .. })));
+    assert_eq!(parts.read(1).unwrap().unwrap(), b"one", "what was there stays");
+    parts.replace(2, b"first state").unwrap();
+    parts.replace(7, b"a longer state").unwrap();
+    parts.append(8, b"added").unwrap();
+    for reopened in [false, true] {
+        if reopened {
+            drop(parts);
+            parts = claim.parts().unwrap();
+        }
+        assert!(parts.cut().is_none() && parts.numbers().eq([7, 8]));
+        assert_eq!(parts.read(7).unwrap().unwrap(), b"a longer state");
+        assert_eq!(parts.read(8).unwrap().unwrap(), b"added");
+    }
+    drop(parts);
+    drop(claim);
+    assert_eq!(names(folder.path()), [format!("{}.parts", key(1).hash())]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod update;
 use quee_backbone::{Backbone, NamedTensor};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use self::piece::{Batch, right_answers};
 pub use self::settings::{Rule, TrainConfig};
@@ -44,7 +45,7 @@ pub struct Part<'a> {
 }
 
 /// What an epoch has brought.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Epoch that just ended, from 1.
     pub epoch: usize,
@@ -97,7 +98,7 @@ pub trait Observer {
 }
 
 /// What a training has led to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
     /// Name, shape and values of every parameter after the chosen epoch.
     pub tensors: Vec<NamedTensor>,

@@ -6,8 +6,10 @@
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
-use quee_data::{Dataset, Pixels};
+use quee_backbone::Backbone;
+use quee_data::{Dataset, Pixels, TrainingSplit};
 use quee_store::{Key, KeyParts};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
@@ -59,7 +61,7 @@ impl Keys {
             ("backend", format!("{}, driver {}", device.describe(), driver(device))),
             ("weights", fingerprint(prepared.backbone.as_ref())),
             ("data", data(&prepared.data)?),
-            ("splits", splits(prepared)),
+            ("splits", divided(prepared.splits.parts())),
         ];
         let file = &recipe.quant.file;
         if !file.as_os_str().is_empty() {
@@ -170,8 +172,35 @@ impl Keys {
     }
 }
 
+/// The training of a whole backbone that has the weights of `backbone` at first. `device` says what trains.
+///
+/// # Errors
+/// When pictures or the program itself cannot be read.
+pub fn training(
+    settings: &impl Serialize,
+    backbone: &dyn Backbone,
+    data: &Dataset,
+    split: &TrainingSplit,
+    device: &str,
+) -> Result<Key> {
+    let mut parts = KeyParts::new("training of a backbone");
+    // The path of the weights says nothing: their values count.
+    for (name, value) in self::settings(settings)?.iter().filter(|(name, _)| name != "weights") {
+        parts = parts.text(name, value);
+    }
+    let split = [("train", &split.train[..]), ("validation", &split.validation[..])];
+    let inputs = [
+        ("program", program()?.to_owned()),
+        ("device", device.to_owned()),
+        ("starting weights", fingerprint(backbone)),
+        ("data", self::data(data)?),
+        ("splits", divided(split)),
+    ];
+    Ok(inputs.into_iter().fold(parts, |parts, (name, value)| parts.text(name, value)).key()?)
+}
+
 /// All settings by dotted name.
-fn settings(recipe: &Recipe) -> Result<Vec<(String, String)>> {
+fn settings(recipe: &impl Serialize) -> Result<Vec<(String, String)>> {
     let table = Table::try_from(recipe).context("the recipe is not representable in TOML")?;
     let mut settings = Vec::new();
     flatten("", &table, &mut settings);
@@ -222,9 +251,9 @@ fn data(data: &Dataset) -> Result<String> {
 }
 
 /// Which picture serves which purpose.
-fn splits(prepared: &Prepared) -> String {
+fn divided<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> String {
     let mut hash = Sha256::new();
-    for (name, part) in prepared.splits.parts() {
+    for (name, part) in parts {
         hash.update(format!("{name} {part:?}\n"));
     }
     hex(hash.finalize())

@@ -3,7 +3,7 @@
 //! Trouble with the cache never stops a run. It is said, and the stage is computed.
 //!
 //! - [`keys`]: what each stage depends on
-//! - [`Checkpoint`]: pieces of a long stage
+//! - [`Checkpoint`]: pieces of a long stage, or where it stands
 //! - [`explain`]: which stages would run, and why
 
 pub mod explain;
@@ -13,11 +13,11 @@ use std::io::{BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use quee_store::{Claim, Key, Lookup, Parts, Store};
+use quee_store::{Claim, Key, Lookup, Parts, Store, StoreError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,6 +30,8 @@ use crate::stages::tables::Scratch;
 const NONE: &str = "none";
 /// A stage keeps no pieces before it has run for so long: short ones would only be slowed down.
 const KEEP_AFTER: Duration = Duration::from_secs(2);
+/// The piece that says where work stands that goes on step by step. No pass comes so far.
+const STATE: u64 = u64::MAX;
 /// Bytes that strings are read into.
 const STRINGS: usize = 1 << 16;
 
@@ -210,7 +212,8 @@ fn decode<T>(lookup: Lookup, read: &dyn Fn(&mut dyn Read) -> Result<T>, say: &dy
     value.inspect_err(|error| say(&format!("a stored result is of another form ({error}); computing it anew"))).ok()
 }
 
-/// Pieces of a stage that runs: those of a run that was killed, and those to come.
+/// What is kept of a stage that runs, from a run that was killed and from this one: pieces, for work that has parts, or a state, for work that
+/// goes on step by step.
 pub struct Checkpoint<'c> {
     parts: Option<Mutex<Parts<'c>>>,
     started: Instant,
@@ -226,12 +229,13 @@ impl<'c> Checkpoint<'c> {
     fn of(claim: &'c Claim, say: &dyn Fn(&str)) -> Self {
         let parts = match claim.parts() {
             Ok(parts) => {
-                let known = parts.numbers().count();
+                // Who reads a state says itself where it stands.
+                let known = parts.numbers().filter(|number| *number != STATE).count();
                 if known > 0 {
                     say(&format!("going on where a run was stopped, with {known} pieces of its work"));
                 }
-                if let (Some(damage), true) = (parts.cut(), known > 0) {
-                    say(&format!("an incomplete piece of it was cut off: {damage}"));
+                if let Some(damage) = parts.cut() {
+                    say(&format!("an incomplete piece of a stopped run's work was cut off: {damage}"));
                 }
                 Some(Mutex::new(parts))
             }
@@ -239,6 +243,23 @@ impl<'c> Checkpoint<'c> {
             Err(_) => None,
         };
         Self { parts, started: Instant::now(), passes: AtomicU64::new(0) }
+    }
+
+    /// Where the work stood when a run was stopped.
+    pub fn state(&self) -> Option<Vec<u8>> {
+        self.locked()?.read(STATE).ok()?
+    }
+
+    /// Keeps where the work stands, on the disk, in the place of everything kept before. Whether there is anywhere to keep it.
+    ///
+    /// # Errors
+    /// When it cannot be kept; then what was kept before is still there.
+    pub fn keep_state(&self, state: &[u8]) -> Result<bool, StoreError> {
+        self.locked().map_or(Ok(false), |mut parts| parts.replace(STATE, state).map(|()| true))
+    }
+
+    fn locked(&self) -> Option<MutexGuard<'_, Parts<'c>>> {
+        self.parts.as_ref().map(|parts| parts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -260,15 +281,15 @@ impl Pieces for Checkpoint<'_> {
     }
 
     fn piece(&self, pass: u64, number: usize) -> Option<Vec<Vec<f32>>> {
-        let mut parts = self.parts.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = parts.read(number_of(pass, number)).ok()??;
+        let bytes = self.locked()?.read(number_of(pass, number)).ok()??;
         postcard::from_bytes(&bytes).ok()
     }
 
     fn keep(&self, pass: u64, number: usize, piece: &[Vec<f32>]) {
-        let Some(parts) = self.parts.as_ref().filter(|_| self.started.elapsed() >= KEEP_AFTER) else { return };
-        let Ok(bytes) = postcard::to_stdvec(piece) else { return };
-        let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.started.elapsed() < KEEP_AFTER {
+            return;
+        }
+        let (Ok(bytes), Some(mut parts)) = (postcard::to_stdvec(piece), self.locked()) else { return };
         let _ = parts.append(number_of(pass, number), &bytes);
     }
 }
@@ -346,5 +367,27 @@ mod tests {
         });
         assert_eq!(found.unwrap().0, (None, Some(vec![vec![2.5], vec![]])));
         assert!(said.lock().unwrap().contains("1 pieces"), "{said:?}");
+    }
+
+    #[test]
+    fn the_last_state_of_a_killed_stage_is_there_again_and_goes_with_the_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        let run = |compute: &dyn Fn(&Checkpoint) -> Result<u8>| {
+            cache.stage(&key(1), &Cancel::default(), &|text| panic!("{text}"), compute)
+        };
+        let died = run(&|checkpoint| {
+            assert_eq!(checkpoint.state(), None);
+            assert!(checkpoint.keep_state(b"first").unwrap() && checkpoint.keep_state(b"second").unwrap());
+            anyhow::bail!("killed")
+        });
+        assert!(died.is_err());
+        let went_on = run(&|checkpoint| {
+            assert_eq!(checkpoint.state().as_deref(), Some(&b"second"[..]));
+            Ok(7)
+        });
+        assert_eq!(went_on.unwrap(), (7, false));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the result and the lock of those who evict");
+        assert!(!Checkpoint::none().keep_state(b"x").unwrap(), "there is nowhere to keep it");
     }
 }

@@ -6,28 +6,24 @@ mod watch;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::presets::{self, Preset};
 use quee_backbone::tensor_file::{TensorData, encode};
 use quee_backbone::{Backbone, NamedTensor, Variant};
-use quee_data::{Dataset, TrainingRequest, TrainingSplit, Transform};
-use quee_train::training::{AnyError, accuracy};
+use quee_cpu::Isa;
+use quee_data::{Dataset, TrainingRequest, TrainingSplit};
+use quee_train::training::{Trained, accuracy};
 use quee_train::{Part, TrainDevice, TrainError, TrainState, train};
-use sha2::{Digest, Sha256};
 
 pub use self::settings::{BASE, Settings};
-use self::watch::Watch;
+use self::watch::{Watch, print_curve};
+use crate::cache::{Cache, CacheArgs, Checkpoint as Kept, keys};
 use crate::cancel::{Cancel, Cancelled};
 use crate::output::{hidden_file, write_whole};
 use crate::stages::prepare::{load_data, transform_of};
 use crate::stages::seen::{NOTE_DATASET, NOTE_TRAIN_INDICES};
-
-/// Note of a state: what decides how the training goes.
-const NOTE_FINGERPRINT: &str = "fingerprint";
-/// Pictures whose values go into the fingerprint of a data set, spread evenly over it.
-const FINGERPRINT_PICTURES: usize = 256;
 
 /// What a backbone is trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,18 +48,17 @@ pub struct TrainingArgs {
     /// Folder of the data set, or a folder that holds it by name [default: QUEE_DATA or the user's data folder, or what is embedded]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Where the weights go, in safetensors; the state of an unfinished training lies beside them, with `.state` at its end [default: in runs/, named after preset and data set]
+    /// Where the weights go, in safetensors [default: in runs/, named after preset and data set]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// What the backbone is trained on
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// Begin anew where an unfinished training left its state
-    #[arg(long)]
-    restart: bool,
     /// Threads; 0 is one per processor. The weights do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// A training that has been checked and not begun.
@@ -120,115 +115,96 @@ impl<'a> Job<'a> {
     /// `earlier` are pictures of this data set that the backbone has seen before.
     ///
     /// # Errors
-    /// When *test* holds pictures that the backbone has seen, a picture cannot be had, the state belongs to another training,
-    /// something cannot be written, or a wish to stop; the state is kept then.
+    /// When *test* holds pictures that the backbone has seen, a picture cannot be had, training diverges, the weights cannot be written, or a
+    /// wish to stop; the state is kept then.
     pub fn run(&self, backbone: &dyn Backbone, earlier: &[usize], cancel: &Cancel) -> Result<()> {
         if let Some(index) = self.split.test.iter().find(|index| earlier.contains(index)) {
             bail!(
                 "picture {index} is for testing, but the weights have been trained on it; hint: choose the `split_seed` and sizes that the weights were made with"
             );
         }
+        let TrainingSplit { train, validation, test } = &self.split;
+        eprintln!(
+            "{} on {}: {} pictures for training, {} for validation, {} for testing; {}",
+            backbone.name(),
+            self.data.name,
+            train.len(),
+            validation.len(),
+            test.len(),
+            self.device.name()
+        );
+        // The processor's kernels differ in the last bits between instruction sets.
+        let device = match self.args.device {
+            DeviceChoice::Cpu => format!("cpu ({})", Isa::best()),
+            DeviceChoice::Gpu => self.device.name().to_owned(),
+        };
+        let key = keys::training(&self.settings, backbone, &self.data, &self.split, &device)?;
+        let (cache, say) = (Cache::open(&self.args.cache), |text: &str| eprintln!("{text}"));
+        let (trained, stored) = cache.stage(&key, cancel, &say, |kept| self.train(backbone, kept, cancel))?;
+        if stored {
+            print_curve(&trained.history);
+            eprintln!("trained by an earlier run (stored)");
+        }
+        self.report(backbone, &trained, earlier)
+    }
+
+    /// Trains, from the beginning or from the state in `kept`.
+    fn train(&self, backbone: &dyn Backbone, kept: &Kept, cancel: &Cancel) -> Result<Trained> {
         let transform = transform_of(&self.preset, backbone.image_shape());
-        let TrainingSplit { train: train_part, validation: validation_part, test: test_part } = &self.split;
-        let labels = [train_part, validation_part, test_part].map(|part| self.data.labels_of(part));
-        let [train_labels, validation_labels, test_labels] = &labels;
-        let plain = |index: usize| Ok(self.data.batch(&[index], &transform)?);
+        let TrainingSplit { train: train_part, validation: validation_part, .. } = &self.split;
+        let [train_labels, validation_labels] = [train_part, validation_part].map(|part| self.data.labels_of(part));
         let training = Part {
-            labels: train_labels,
+            labels: &train_labels,
             picture: &|place, rng| {
                 let stored = self.data.picture(train_part[place])?;
                 Ok(transform.augmented(stored, &self.settings.augment, rng)?)
             },
         };
-        let validation = Part { labels: validation_labels, picture: &|place, _| plain(validation_part[place]) };
+        let plain = |index: usize| Ok(self.data.batch(&[index], &transform)?);
+        let validation = Part { labels: &validation_labels, picture: &|place, _| plain(validation_part[place]) };
         let validation = (!validation_labels.is_empty()).then_some(validation);
 
         let config = self.settings.config();
-        let fingerprint = self.fingerprint(backbone, &transform)?;
-        let mut state_file = self.out.clone().into_os_string();
-        state_file.push(".state");
-        let state_file = PathBuf::from(state_file);
-        let start = self.earlier_state(&state_file, backbone, &fingerprint)?;
-        eprintln!(
-            "{} on {}: {} pictures for training, {} for validation, {} for testing; {}",
-            backbone.name(),
-            self.data.name,
-            train_labels.len(),
-            validation_labels.len(),
-            test_labels.len(),
-            self.device.name()
-        );
-        let notes = BTreeMap::from([(NOTE_FINGERPRINT.to_owned(), fingerprint)]);
-        let save = |state: &TrainState| -> Result<(), AnyError> {
-            let bytes = state.encode(backbone, &config, &notes);
-            write_whole(&state_file, &bytes)
-                .map_err(|e| format!("{}: {e}; hint: is the disk full?", state_file.display()).into())
-        };
-        let mut watch = Watch::new(&save, cancel, config.epochs, train_labels.len(), start.as_ref());
-        let trained = match train(backbone, training, validation, &config, &self.device, start, &mut watch) {
-            Err(TrainError::Stopped { .. }) => {
-                let message = format!("stopped on request; the same command goes on from {}", state_file.display());
-                return Err(anyhow::Error::new(Cancelled).context(message));
+        let start = kept.state().and_then(|bytes| {
+            let file = Checkpoint::parse(&bytes, "the state of the training").map_err(anyhow::Error::from);
+            let state = file.and_then(|file| Ok(TrainState::decode(file, backbone, &config)?));
+            state.inspect_err(|error| eprintln!("{error:#}; beginning anew")).ok()
+        });
+        if let Some(TrainState { history, step, .. }) = &start {
+            let within = if *step > 0 { format!(" and {step} steps of the next") } else { String::new() };
+            eprintln!("going on where a run was stopped: {} epochs done{within}", history.len());
+        }
+        let keep = |state: &TrainState| kept.keep_state(&state.encode(backbone, &config, &BTreeMap::new()));
+        let mut watch = Watch::new(&keep, cancel, config.epochs, train_labels.len(), start.as_ref());
+        match train(backbone, training, validation, &config, &self.device, start, &mut watch) {
+            Err(TrainError::Stopped { epoch }) => {
+                let how = if watch.kept() { "the same command goes on there" } else { "nothing is kept" };
+                let message = format!("stopped on request after {epoch} epochs; {how}");
+                Err(anyhow::Error::new(Cancelled).context(message))
             }
-            other => other?,
-        };
-        drop(watch);
+            other => Ok(other?),
+        }
+    }
+
+    /// Counts right answers on the test part, and writes the weights.
+    fn report(&self, backbone: &dyn Backbone, trained: &Trained, earlier: &[usize]) -> Result<()> {
+        let transform = transform_of(&self.preset, backbone.image_shape());
         let best = Checkpoint::from_tensors("the trained backbone", trained.tensors.clone());
         let best = self.preset.load(&self.variant(), best)?;
-        let test = Part { labels: test_labels, picture: &|place, _| plain(test_part[place]) };
+        let test_part = &self.split.test;
+        let labels = self.data.labels_of(test_part);
+        let plain = |index: usize| Ok(self.data.batch(&[index], &transform)?);
+        let test = Part { labels: &labels, picture: &|place, _| plain(test_part[place]) };
         let test = accuracy(best.as_ref(), test, &self.device)?;
-        eprintln!("epoch {}: accuracy {test:.4} on {} test pictures", trained.epoch, test_labels.len());
+        eprintln!("epoch {}: accuracy {test:.4} on {} test pictures", trained.epoch, labels.len());
         let outcome = [
             ("epoch", trained.epoch.to_string()),
             ("test_accuracy", format!("{test:?}")),
-            ("test_pictures", test_labels.len().to_string()),
+            ("test_pictures", labels.len().to_string()),
         ];
         self.write(&trained.tensors, earlier, outcome)?;
-        match std::fs::remove_file(&state_file) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("{}: cannot remove the finished state", state_file.display()))?;
-            }
-            _ => {}
-        }
         eprintln!("{}", self.out.display());
         Ok(())
-    }
-
-    /// The state that an unfinished run of this training has left.
-    fn earlier_state(&self, file: &Path, backbone: &dyn Backbone, fingerprint: &str) -> Result<Option<TrainState>> {
-        if self.args.restart || !file.exists() {
-            return Ok(None);
-        }
-        let hint = "hint: --restart begins anew, --out chooses another place";
-        let checkpoint = Checkpoint::read(file).context(hint)?;
-        ensure!(
-            checkpoint.metadata().get(NOTE_FINGERPRINT).is_some_and(|found| found == fingerprint),
-            "{}: an unfinished training with another recipe, data or starting weights lies here; {hint}",
-            file.display()
-        );
-        let state = TrainState::decode(checkpoint, backbone, &self.settings.config()).context(hint)?;
-        eprintln!("going on from {}: {} epochs done", file.display(), state.history.len());
-        Ok(Some(state))
-    }
-
-    /// A hash of what decides how the training goes: the program's version, settings, pictures and starting weights.
-    fn fingerprint(&self, backbone: &dyn Backbone, transform: &Transform) -> Result<String> {
-        let mut hash = Sha256::new();
-        hash.update(env!("CARGO_PKG_VERSION"));
-        hash.update(toml::to_string(&self.settings).expect("settings are plain values"));
-        for part in [&self.split.train, &self.split.validation, &self.split.test] {
-            hash.update((part.len() as u64).to_le_bytes());
-            part.iter().for_each(|&index| hash.update((index as u64).to_le_bytes()));
-        }
-        self.data.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
-        let step = self.data.len().div_ceil(FINGERPRINT_PICTURES).max(1);
-        let some: Vec<usize> = (0..self.data.len()).step_by(step).collect();
-        self.data.batch(&some, transform)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
-        for param in backbone.params() {
-            hash.update(&param.name);
-            param.data.iter().for_each(|value| hash.update(value.to_le_bytes()));
-        }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     fn write(&self, tensors: &[NamedTensor], earlier: &[usize], outcome: [(&str, String); 3]) -> Result<()> {

@@ -1,20 +1,28 @@
-//! Progress of a training on the standard error stream, and when its state is saved.
+//! Progress of a training on the standard error stream, and when its state is kept.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use quee_store::StoreError;
 use quee_train::TrainState;
 use quee_train::training::{AnyError, EpochReport, Next, Observer, Progress};
 
 use crate::cancel::Cancel;
 
-/// Longest time that a kill can cost; besides, the state is saved after every epoch.
+/// Longest time that a kill can cost; besides, the state is kept after every epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
 
-/// Prints a line per epoch, shows a bar on a terminal, and saves.
+/// Keeps a state; whether there is anywhere to keep it.
+pub type Keep<'a> = &'a dyn Fn(&TrainState) -> Result<bool, StoreError>;
+
+/// Prints a line per epoch, shows a bar on a terminal, and keeps the state.
 pub struct Watch<'a> {
-    save: &'a dyn Fn(&TrainState) -> Result<(), AnyError>,
+    keep: Keep<'a>,
+    /// Whether the last state was kept.
+    kept: bool,
+    /// Whether trouble with keeping was told already.
+    told: bool,
     cancel: &'a Cancel,
     bar: Option<ProgressBar>,
     epochs: usize,
@@ -34,15 +42,8 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// For a training of `epochs` epochs of `pictures` pictures that goes on at `start`; prints the head of the table and
     /// the epochs that are done.
-    pub fn new(
-        save: &'a dyn Fn(&TrainState) -> Result<(), AnyError>,
-        cancel: &'a Cancel,
-        epochs: usize,
-        pictures: usize,
-        start: Option<&TrainState>,
-    ) -> Self {
-        eprintln!("epoch    loss  accuracy in training  on validation  pictures/s  rest");
-        start.iter().flat_map(|state| &state.history).for_each(|report| eprintln!("{}", line(report)));
+    pub fn new(keep: Keep<'a>, cancel: &'a Cancel, epochs: usize, pictures: usize, start: Option<&TrainState>) -> Self {
+        print_curve(start.map_or(&[], |state| &state.history));
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             let style = ProgressStyle::with_template("{prefix:12} {bar:32} {pos}/{len} {elapsed}");
@@ -52,7 +53,9 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         let before = start.map_or(0, |state| state.history.len() * pictures);
         Self {
-            save,
+            keep,
+            kept: false,
+            told: false,
             cancel,
             bar,
             epochs,
@@ -63,6 +66,19 @@ impl<'a> Watch<'a> {
             started: now,
             epoch_started: now,
             saved: now,
+        }
+    }
+
+    /// Whether a later run can go on where this one stood when it was asked to keep the state last.
+    pub fn kept(&self) -> bool {
+        self.kept
+    }
+
+    /// Prints a line past the bar.
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
         }
     }
 
@@ -99,17 +115,19 @@ impl Observer for Watch<'_> {
         let left = (self.epochs * self.pictures).saturating_sub(self.before + self.done) as f64;
         let rest = Duration::from_secs((left / self.rate().max(1e-9)).min(1e9) as u64);
         let text = format!("{}  {rate:10.1}  {}", line(report), humantime::format_duration(rest));
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
+        self.say(&text);
         (self.epoch_started, self.done_at_epoch) = (Instant::now(), self.done);
         if self.cancel.check().is_err() { Next::Stop } else { Next::Save }
     }
 
     fn save(&mut self, state: &TrainState) -> Result<(), AnyError> {
-        (self.save)(state)?;
-        self.saved = Instant::now();
+        // Trouble with keeping costs no more than a state that is not there after a kill.
+        let kept = (self.keep)(state);
+        if let (Err(error), false) = (&kept, self.told) {
+            self.say(&format!("the state of the training is not kept: {error}; going on"));
+            self.told = true;
+        }
+        (self.kept, self.saved) = (kept.unwrap_or(false), Instant::now());
         Ok(())
     }
 }
@@ -120,6 +138,12 @@ impl Drop for Watch<'_> {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Prints the head of the table and a line for every epoch.
+pub fn print_curve(history: &[EpochReport]) {
+    eprintln!("epoch    loss  accuracy in training  on validation  pictures/s  rest");
+    history.iter().for_each(|report| eprintln!("{}", line(report)));
 }
 
 fn line(report: &EpochReport) -> String {
