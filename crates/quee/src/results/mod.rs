@@ -92,10 +92,10 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     folder.write("accuracy-cost.svg", report::accuracy_cost_svg(&page).as_bytes())
 }
 
-/// Writes the policy of the first seed into `folder`; [`write`] does it where no batches were routed with it.
+/// Writes the policy of the first seed into `folder`; [`write()`] does it where no batches were routed with it.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_policy(study: &Study, folder: &RunFolder) -> Result<()> {
     folder.write("policy.safetensors", &artefact::write(study)?)
 }
