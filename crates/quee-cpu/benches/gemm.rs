@@ -17,6 +17,8 @@ const SHAPES: [[usize; 3]; 5] =
 const ROUNDS: usize = 41;
 /// Rows per call: a picture's tokens, as the executor gives them.
 const ROWS: usize = 65;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Rounds of the register-only loops.
 const PEAK_ROUNDS: usize = 20_000;
 
@@ -94,7 +96,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// One shape on one instruction set: operations per second of the peak; then of the product into sums of one block of rows after the other (as the
-/// executor uses them, in cache), into sums of all rows, and into codes.
+/// executor uses them, in cache), into sums of all rows, and into codes of one block after the other. A is read from all over its memory; outputs
+/// begin at a cache line, as the executor's do.
 fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
     let codes = |len: usize, step: usize| (0..len).map(move |i| (i * step % 255) as u8 as i8);
     let a: Vec<i8> = codes(m * k, 7919).collect();
@@ -105,7 +108,9 @@ fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
     let quant = ActQuant::new(0.02, 3, 8);
     let bias = vec![0.1; n];
     let layer = FusedLinear::new(isa, &weight, Some(&bias), false, &quant, &quant);
-    let (mut sums, mut out, mut scratch) = (vec![0; m * n], vec![0; m * n], GemmScratch::default());
+    let (mut sums, mut out, mut scratch) = (vec![0; m * n + LINE], vec![0; ROWS * n], GemmScratch::default());
+    let first = sums.as_ptr().align_offset(LINE);
+    let sums = &mut sums[first..];
     let operations = (2 * m * n * k) as f64;
     let mut speeds = [const { Vec::new() }; 4];
     for round in 0..=ROUNDS {
@@ -123,7 +128,7 @@ fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
         });
         let codes = layer.as_ref().map_or(0.0, |layer| {
             timed(&mut |row, rows| {
-                layer.run(rows, &bytes[row * k..], black_box(&mut out[row * n..(row + rows) * n]));
+                layer.run(rows, &bytes[row * k..], black_box(&mut out[..rows * n]));
             })
         });
         if round > 0 {
@@ -140,7 +145,7 @@ fn main() {
     println!("Gop/s, share of the peak");
     println!(
         "{:<12} {:>16} {:>8} {:>16} {:>16} {:>16}",
-        "", "M x N x K", "peak", "sums in blocks", "all sums", "codes"
+        "", "M x N x K", "peak", "sums in blocks", "all sums", "codes in blocks"
     );
     for isa in Isa::available().into_iter().skip(slower) {
         for shape in SHAPES {

@@ -4,6 +4,7 @@ use quee_backbone::Attention;
 use quee_backbone::params::AttentionOperand;
 use quee_quant::ActQuant;
 
+use crate::aligned::Aligned;
 use crate::gemm::float::{PackedF32, gemm_f32};
 use crate::gemm::{GemmScratch, PackedB, gemm_i8};
 use crate::isa::{Cpu, per_isa};
@@ -59,7 +60,7 @@ pub(crate) struct HeadScratch {
     float_values: PackedF32,
     codes: Vec<i8>,
     rows: Vec<RowQuant>,
-    sums: Vec<i32>,
+    sums: Aligned<i32>,
     key_columns: Columns,
     value_quant: ActQuant,
     value_sums: Vec<i32>,
@@ -85,7 +86,7 @@ impl HeadScratch {
             float_values: PackedF32::on(cpu),
             codes: Vec::new(),
             rows: Vec::new(),
-            sums: Vec::new(),
+            sums: Aligned::default(),
             key_columns: Columns::default(),
             value_quant: ActQuant::new(1.0, 0, 8),
             value_sums: Vec::new(),
@@ -147,7 +148,7 @@ impl HeadScratch {
         let queries = (0..m).map(|i| sample.row(0, head, first + i));
         self.quantize(cpu, d, queries, &SiteRule::Uniform(rules.query), 0)
             .map_err(|NotFinite| OperandNotFinite(AttentionOperand::Query))?;
-        self.sums.resize(m * t, 0);
+        self.sums.resize(m * t);
         gemm_i8(m, &self.codes, d, &self.keys, &mut self.sums, &mut self.gemm);
         let Columns { scales, zeros, sums } = &self.key_columns;
         for ((acc, out), row) in self.sums.chunks_exact(t).zip(out.chunks_exact_mut(t)).zip(&self.rows) {
@@ -213,7 +214,7 @@ impl HeadScratch {
         for p in 0..rules.probabilities.planes() {
             let quantized = self.quantize(cpu, t, probabilities.chunks_exact(t), &rules.probabilities, p);
             quantized.map_err(|NotFinite| OperandNotFinite(AttentionOperand::Probabilities))?;
-            self.sums.resize(m * d, 0);
+            self.sums.resize(m * d);
             gemm_i8(m, &self.codes, t, &self.values, &mut self.sums, &mut self.gemm);
             let value = self.value_quant;
             for (i, (acc, row)) in self.sums.chunks_exact(d).zip(&self.rows).enumerate() {

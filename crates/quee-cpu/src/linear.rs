@@ -3,6 +3,7 @@
 
 use quee_backbone::Norm;
 
+use crate::aligned::Aligned;
 use crate::engine::{PackedCodes, PackedLinear};
 use crate::gelu::gelu;
 use crate::gemm::float::gemm_f32;
@@ -45,7 +46,7 @@ pub(crate) struct LinearScratch {
     normed: Vec<f32>,
     codes: Vec<i8>,
     rows: Vec<RowQuant>,
-    sums: Vec<i32>,
+    sums: Aligned<i32>,
     zeros: Vec<f32>,
     gemm: GemmScratch,
 }
@@ -159,7 +160,7 @@ impl LinearCall<'_> {
             }
             rows.push(self.rule.quantize(cpu, row, p, &mut codes[i * k..(i + 1) * k])?);
         }
-        sums.resize(m * n, 0);
+        sums.resize(m * n);
         gemm_i8(m, codes, k, &weight.codes, sums, gemm);
         zeros.clear();
         let bias = weight.bias.as_deref().unwrap_or_else(|| {

@@ -126,31 +126,6 @@ fn blocks_run_at_once_where_the_processor_can() {
 }
 
 #[test]
-fn threads_change_nothing() {
-    let backbone = &*backbone(8, 128, false, 1.0);
-    let pictures = pictures(backbone, 5);
-    let size = pictures.len() / 5;
-    for plan in [plan(backbone), dynamic()] {
-        for (isa, width) in Isa::available().into_iter().flat_map(|isa| [(isa, widths()[0]), (isa, Width::FLOAT)]) {
-            let mut one = CpuExecutor::new(Arc::clone(&plan), isa);
-            one.set_width(width).unwrap();
-            for threads in 2..=4 {
-                let mut several = one.engine().executor();
-                several.set_threads(threads);
-                several.set_width(width).unwrap();
-                for count in [1, 2, 5] {
-                    let pictures = &pictures[..count * size];
-                    let same = tokens(backbone, &mut one, pictures) == tokens(backbone, &mut several, pictures);
-                    assert!(same, "{isa} {width}, {threads} threads, {count} pictures");
-                    let want = logits(backbone, &mut one, pictures);
-                    assert_eq!(logits(backbone, &mut several, pictures), want, "{isa} {width}, {threads} threads");
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn batches_of_several_widths_equal_their_samples_alone() {
     let backbone = &*backbone(8, 128, false, 1.0);
     let pictures = pictures(backbone, 4);

@@ -161,7 +161,7 @@ impl Head {
         for first in (0..rows).step_by(QUERIES) {
             let m = QUERIES.min(rows - first);
             let queries = &queries[first * stride..];
-            let mut sums = Sums { out: scores, stride: padded, columns: padded };
+            let mut sums = Sums { out: scores, stride: padded };
             multiply(Rows::new(queries, stride, m, HEAD), &self.keys, &self.key_start, &mut sums);
             // Σ (a − za)(b − zb) = Σ ab − za·Σb − zb·Σa + d·za·zb; Σa counts 128 for each of the features.
             let mut rest = [0; QUERIES];

@@ -100,30 +100,22 @@ impl<O: Outputs> Epilogue for AddTo<'_, O> {
     }
 }
 
-/// The sums themselves, rows `stride` apart. With `columns` the last vectors are cut off there.
+/// The sums themselves, rows `stride` apart; whole vectors of them.
 pub(crate) struct Sums<'a> {
     pub out: &'a mut [i32],
     pub stride: usize,
-    pub columns: usize,
 }
 
 impl Epilogue for Sums<'_> {
+    const STORES_SUMS: bool = true;
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn row<const V: usize>(&mut self, row: usize, column: usize, sums: [__m512i; V]) {
-        let at = row * self.stride + column;
-        let count = (self.columns - column).min(V * LANES);
-        let to = &mut self.out[at..at + count];
+        let to = &mut self.out[row * self.stride + column..][..V * LANES];
         for (v, sums) in sums.into_iter().enumerate() {
-            let left = count.saturating_sub(v * LANES);
-            // SAFETY: no more elements are written than `to` has.
-            unsafe {
-                let to = to.as_mut_ptr().add((v * LANES).min(count));
-                match left {
-                    LANES.. => _mm512_storeu_si512(to.cast(), sums),
-                    _ => _mm512_mask_storeu_epi32(to, (1u32 << left) as u16 - 1, sums),
-                }
-            }
+            // SAFETY: `to` has V vectors.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().add(v * LANES).cast(), sums) };
         }
     }
 }

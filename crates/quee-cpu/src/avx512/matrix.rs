@@ -3,8 +3,6 @@
 use std::arch::x86_64::*;
 
 use super::LANES;
-use super::epilogue::Sums;
-use crate::isa::{Cpu, Isa};
 
 /// Rows of a full tile.
 pub(crate) const ROWS: usize = 6;
@@ -174,19 +172,31 @@ pub(crate) struct Rows<'a> {
     bytes: &'a [u8],
     stride: usize,
     rows: usize,
+    /// The number that an epilogue knows the first row by.
+    first: usize,
 }
 
 impl<'a> Rows<'a> {
+    /// The rows from `first` on, known to an epilogue by their numbers.
+    pub fn part(self, first: usize, rows: usize) -> Self {
+        assert!(first + rows <= self.rows);
+        Self { bytes: &self.bytes[first * self.stride..], rows, first: self.first + first, ..self }
+    }
+
     /// `rows` rows of `k` codes, `stride` apart.
     pub fn new(bytes: &'a [u8], stride: usize, rows: usize, k: usize) -> Self {
         let needed = k.next_multiple_of(GROUP);
         assert!(rows == 0 || bytes.len() >= (rows - 1) * stride + needed, "{rows} rows of {k} codes");
-        Self { bytes, stride, rows }
+        Self { bytes, stride, rows, first: 0 }
     }
 }
 
 /// What happens to the sums of a row of a tile.
 pub(crate) trait Epilogue {
+    /// Whether sums go to memory as they are. Registers that are filled with what sums start from, and stored as soon as the last product is added, hold the
+    /// next tile up: such sums start from 0, and the rest is added at the end. Where more is done to them, that would be an operation too many.
+    const STORES_SUMS: bool = false;
+
     /// Takes the sums of `V` vectors of columns, from `column` on, of row `row`.
     ///
     /// # Safety
@@ -205,16 +215,23 @@ pub(crate) fn multiply<E: Epilogue>(a: Rows, b: &Matrix, start: &[i32], epilogue
     }
 }
 
-/// The product itself: `out` is `[rows, n]`.
-pub(crate) fn multiply_to_sums(cpu: Cpu, a: Rows, b: &Matrix, start: &[i32], out: &mut [i32]) {
-    assert!(cpu.isa() == Isa::Avx512Vnni && out.len() == a.rows * b.n());
-    let mut sums = Sums { out, stride: b.n(), columns: b.n() };
-    // SAFETY: the `Cpu` proves the features.
-    unsafe { multiply(a, b, start, &mut sums) }
+/// Asks for the bytes of rows that are read soon: `rows` of `len` bytes, `stride` apart.
+#[inline]
+pub(crate) fn fetch<T>(memory: &[T], stride: usize, rows: std::ops::Range<usize>, len: usize) {
+    const LINE: usize = 64;
+    for row in rows {
+        for at in (0..len).step_by(LINE) {
+            // Nothing is read, and the address may be one behind the memory.
+            let from = memory.as_ptr().cast::<i8>().wrapping_add(row * stride + at);
+            // SAFETY: a hint to the processor, which every x86-64 has.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from) };
+        }
+    }
 }
 
+/// [`multiply`] with the columns of one panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
+pub(crate) fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
     match panel.vectors {
         1 => panel_tiles::<1, E>(a, groups, panel, start, epilogue),
         2 => panel_tiles::<2, E>(a, groups, panel, start, epilogue),
@@ -235,16 +252,20 @@ fn panel_tiles<const V: usize, E: Epilogue>(a: Rows, groups: usize, panel: &Pane
         let left = a.rows - row;
         // Two halves are better than a full tile and a small rest.
         let rows = if left > most && left < 2 * most { left.div_ceil(2) } else { left.min(most) };
+        if column == 0 {
+            // Rows are read for the first time: those of the next tile are fetched meanwhile.
+            fetch(a.bytes, a.stride, row + rows..a.rows.min(row + 2 * rows), groups * GROUP);
+        }
         // SAFETY: `Rows` holds the bytes of `rows` rows from `row` on with whole groups; `lines` are groups · V; `start` is V vectors.
         unsafe {
-            let bytes = a.bytes.as_ptr().add(row * a.stride);
+            let (bytes, number) = (a.bytes.as_ptr().add(row * a.stride), a.first + row);
             match rows {
-                1 => tile::<1, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
-                2 => tile::<2, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
-                3 => tile::<3, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
-                4 => tile::<4, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
-                5 => tile::<5, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
-                _ => tile::<6, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), row, column, epilogue),
+                1 => tile::<1, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
+                2 => tile::<2, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
+                3 => tile::<3, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
+                4 => tile::<4, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
+                5 => tile::<5, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
+                _ => tile::<6, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
             }
         }
         row += rows;
@@ -265,12 +286,13 @@ unsafe fn tile<const R: usize, const V: usize, E: Epilogue>(
     column: usize,
     epilogue: &mut E,
 ) {
+    // SAFETY: `start` has V vectors.
+    let starts = |v: usize| unsafe { _mm512_loadu_si512(start.add(v * LANES).cast()) };
     let mut sums = [[_mm512_setzero_si512(); V]; R];
-    for v in 0..V {
-        // SAFETY: `start` has V vectors.
-        let start = unsafe { _mm512_loadu_si512(start.add(v * LANES).cast()) };
-        for sums in &mut sums {
-            sums[v] = start;
+    if !E::STORES_SUMS {
+        for v in 0..V {
+            let start = starts(v);
+            sums.iter_mut().for_each(|sums| sums[v] = start);
         }
     }
     let mut g = 0;
@@ -287,7 +309,12 @@ unsafe fn tile<const R: usize, const V: usize, E: Epilogue>(
         unsafe { step(&mut sums, a.add(g * GROUP), stride, b.add(g * V)) };
         g += 1;
     }
-    for (i, sums) in sums.into_iter().enumerate() {
+    for (i, mut sums) in sums.into_iter().enumerate() {
+        if E::STORES_SUMS {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_add_epi32(*sum, starts(v));
+            }
+        }
         // SAFETY: the features of `Epilogue::row` are enabled here.
         unsafe { epilogue.row(row + i, column, sums) };
     }

@@ -7,7 +7,7 @@
 //! Every function does the float operations of its portable twin in the same order, so results are equal bit for bit. What the twin checks on
 //! every value (finiteness, range) is here either proven once from the weights, or checked where the proof does not reach; what fails the check is left to the twin.
 //!
-//! - [`matrix`]: packed right operand, register tiles; [`linear`]: weights behind codes
+//! - [`matrix`]: packed right operand, register tiles; [`signed`]: signed left operands; [`linear`]: weights behind codes
 //! - [`codes`]: floats to codes, four vectors at a time
 //! - [`norm`], [`gelu`], [`softmax`]: elementwise parts
 //! - [`epilogue`]: what happens to the sums of a tile
@@ -26,6 +26,7 @@ pub(crate) mod matrix;
 pub(crate) mod norm;
 mod rows;
 pub(crate) mod run;
+pub(crate) mod signed;
 pub(crate) mod softmax;
 pub(crate) mod timer;
 

@@ -4,6 +4,7 @@ mod attention;
 #[cfg(target_arch = "x86_64")]
 mod block;
 mod linear;
+mod pieces;
 mod rules;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::unfold::unfold;
 
 use attention::Rows;
 use linear::Afterwards;
+use pieces::each_piece;
 use rules::Rules;
 
 /// Runs a backbone's program, on one thread unless [told otherwise](Self::set_threads): integer kernels at integer widths, 32-bit floats at [`Width::FLOAT`].
@@ -42,7 +44,7 @@ pub struct CpuExecutor {
     rules: Rules,
     linear: Vec<LinearScratch>,
     head: HeadScratch,
-    performer: PerformerScratch,
+    performer: Vec<PerformerScratch>,
     scores: Vec<f32>,
     profile: Profile,
     #[cfg(target_arch = "x86_64")]
@@ -65,7 +67,7 @@ impl CpuExecutor {
             rules: Rules::default(),
             linear: vec![LinearScratch::default()],
             head: HeadScratch::new(engine.cpu()),
-            performer: PerformerScratch::new(engine.cpu()),
+            performer: vec![PerformerScratch::new(engine.cpu())],
             scores: Vec::new(),
             profile: Profile::default(),
             #[cfg(target_arch = "x86_64")]
@@ -81,14 +83,16 @@ impl CpuExecutor {
 
     /// Divides single operations among `threads` threads of the rayon pool that the executor is called in, or else of the global one. A new executor has one.
     ///
-    /// Results are the same, bit for bit. Encoder blocks and linear layers are divided: first by samples, and those that are left over by rows. Several executors
-    /// with samples of their own, one on each thread, do more in the same time; this is for when there are too few samples for that.
+    /// Results are the same, bit for bit. Encoder blocks are divided by samples, and those that are left over by rows; all else by samples or rows but attention where blocks run
+    /// operation by operation. Several executors with samples of their own, one on each thread, do more in the same time; this is for when there are too few samples for that.
     ///
     /// # Panics
     /// When `threads` is 0.
     pub fn set_threads(&mut self, threads: usize) {
         assert!(threads > 0, "an executor runs on one thread at least");
+        let cpu = self.cpu();
         self.linear.resize_with(threads, LinearScratch::default);
+        self.performer.resize_with(threads, || PerformerScratch::new(cpu));
         #[cfg(target_arch = "x86_64")]
         self.block.resize_with(threads, BlockScratch::default);
     }
@@ -122,7 +126,8 @@ impl CpuExecutor {
     /// A new tensor with the content of `x`.
     fn copy(&mut self, x: &Tensor) -> New {
         let mut out = self.tensor(&x.shape);
-        out.data.as_mut().copy_from_slice(&x.data);
+        let size = x.data.len() / x.shape.first().copied().unwrap_or(1).max(1);
+        self.fill(out.data.as_mut(), size, |i, to| to.copy_from_slice(&x.data[i * size..][..size]));
         out
     }
 }
@@ -171,7 +176,8 @@ impl Executor for CpuExecutor {
             }
             check_axes("input", shape.len())?;
             let mut out = this.tensor(shape);
-            out.data.as_mut().copy_from_slice(data);
+            let size = data.len() / shape.first().copied().unwrap_or(1).max(1);
+            this.fill(out.data.as_mut(), size, |i, to| to.copy_from_slice(&data[i * size..][..size]));
             Ok(this.pool.share(out))
         })
     }
@@ -195,9 +201,7 @@ impl Executor for CpuExecutor {
             shape[0] = indices.len();
             let size: usize = shape[1..].iter().product();
             let mut out = this.tensor(&shape);
-            for (&index, to) in indices.iter().zip(out.data.as_mut().chunks_exact_mut(size.max(1))) {
-                to.copy_from_slice(&x.data[index * size..(index + 1) * size]);
-            }
+            this.fill(out.data.as_mut(), size, |i, to| to.copy_from_slice(&x.data[indices[i] * size..][..size]));
             Ok(this.pool.share(out))
         })
     }
@@ -212,7 +216,8 @@ impl Executor for CpuExecutor {
                 return Err(mismatch("unfold", &expected(), &x.shape));
             }
             let mut out = this.tensor(&[b, places, c * window.kernel * window.kernel]);
-            unfold(&x.data, [b, c, h, w], window, out.data.as_mut());
+            let (size, each) = (c * h * w, places * c * window.kernel * window.kernel);
+            this.fill(out.data.as_mut(), each, |i, to| unfold(&x.data[i * size..][..size], [1, c, h, w], window, to));
             Ok(this.pool.share(out))
         })
     }
@@ -237,11 +242,7 @@ impl Executor for CpuExecutor {
             let x: &Tensor = x.get()?;
             let [b, m, n] = three("transpose", x)?;
             let mut out = this.tensor(&[b, n, m]);
-            if m * n > 0 {
-                for (from, to) in x.data.chunks_exact(m * n).zip(out.data.as_mut().chunks_exact_mut(m * n)) {
-                    transpose(from, m, n, to);
-                }
-            }
+            this.fill(out.data.as_mut(), m * n, |i, to| transpose(&x.data[i * m * n..][..m * n], m, n, to));
             Ok(this.pool.share(out))
         })
     }
@@ -254,9 +255,7 @@ impl Executor for CpuExecutor {
                 return Err(mismatch("slice_features", &format!("{length} features from {start} on"), &x.shape));
             }
             let mut out = this.tensor(&[b, t, length]);
-            for (from, to) in x.data.chunks_exact(d.max(1)).zip(out.data.as_mut().chunks_exact_mut(length.max(1))) {
-                to.copy_from_slice(&from[start..start + length]);
-            }
+            this.fill(out.data.as_mut(), length, |i, to| to.copy_from_slice(&x.data[i * d + start..][..length]));
             Ok(this.pool.share(out))
         })
     }
@@ -269,19 +268,20 @@ impl Executor for CpuExecutor {
         self.timed("layer norm", &norm.site, |this| {
             let x: &Tensor = x.get()?;
             check_norm(x, norm)?;
-            let d = norm.weight.data.len().max(1);
+            let (cpu, d) = (this.cpu(), norm.weight.data.len());
             let mut out = this.tensor(&x.shape);
-            for (row, out) in x.data.chunks_exact(d).zip(out.data.as_mut().chunks_exact_mut(d)) {
-                layer_norm(this.cpu(), row, &norm.weight.data, &norm.bias.data, norm.eps, out);
-            }
+            this.fill(out.data.as_mut(), d, |i, out| {
+                layer_norm(cpu, &x.data[i * d..][..d], &norm.weight.data, &norm.bias.data, norm.eps, out);
+            });
             Ok(this.pool.share(out))
         })
     }
 
     fn gelu(&mut self, x: &Value) -> Result<Value, ExecError> {
         self.timed("gelu", "", |this| {
-            let mut out = this.copy(x.get()?);
-            gelu(this.cpu(), out.data.as_mut());
+            let (cpu, mut out) = (this.cpu(), this.copy(x.get()?));
+            let row = out.shape.last().copied().unwrap_or(1);
+            this.fill(out.data.as_mut(), row, |_, row| gelu(cpu, row));
             Ok(this.pool.share(out))
         })
     }
@@ -292,8 +292,12 @@ impl Executor for CpuExecutor {
             if a.shape != b.shape {
                 return Err(mismatch("add", &format!("{:?}", &a.shape[..]), &b.shape));
             }
-            let mut out = this.copy(b);
-            add(this.cpu(), &a.data, out.data.as_mut());
+            let (cpu, mut out) = (this.cpu(), this.tensor(&b.shape));
+            let row = out.shape.last().copied().unwrap_or(1);
+            this.fill(out.data.as_mut(), row, |i, to| {
+                to.copy_from_slice(&b.data[i * row..][..row]);
+                add(cpu, &a.data[i * row..][..row], to);
+            });
             Ok(this.pool.share(out))
         })
     }
@@ -309,11 +313,10 @@ impl Executor for CpuExecutor {
                 return Err(mismatch("prepend", &format!("[B, T, {features}]"), &x.shape));
             }
             let mut out = this.tensor(&[b, p + t, d]);
-            let samples = out.data.as_mut().chunks_exact_mut(((p + t) * d).max(1));
-            for (i, to) in samples.enumerate() {
+            this.fill(out.data.as_mut(), (p + t) * d, |i, to| {
                 to[..p * d].copy_from_slice(&tokens.data);
                 to[p * d..].copy_from_slice(&x.data[i * t * d..(i + 1) * t * d]);
-            }
+            });
             Ok(this.pool.share(out))
         })
     }
@@ -325,10 +328,11 @@ impl Executor for CpuExecutor {
             if position.shape[..] != [1, t, d] {
                 return Err(mismatch(&position.name, &format!("[1, {t}, {d}]"), &position.shape));
             }
-            let mut out = this.copy(x);
-            for sample in out.data.as_mut().chunks_exact_mut((t * d).max(1)) {
-                add(this.cpu(), &position.data, sample);
-            }
+            let (cpu, mut out) = (this.cpu(), this.tensor(&x.shape));
+            this.fill(out.data.as_mut(), t * d, |i, to| {
+                to.copy_from_slice(&x.data[i * t * d..][..t * d]);
+                add(cpu, &position.data, to);
+            });
             Ok(this.pool.share(out))
         })
     }
@@ -358,9 +362,8 @@ impl Executor for CpuExecutor {
         self.timed("softmax", "", |this| {
             let mut out = this.copy(x.get()?);
             let columns = *out.shape.last().ok_or_else(|| mismatch("softmax", "[.., T]", &out.shape))?;
-            for row in out.data.as_mut().chunks_exact_mut(columns.max(1)) {
-                softmax(this.cpu(), row);
-            }
+            let cpu = this.cpu();
+            this.fill(out.data.as_mut(), columns, |_, row| softmax(cpu, row));
             Ok(this.pool.share(out))
         })
     }
@@ -408,11 +411,10 @@ impl Executor for CpuExecutor {
             let (engine, scratch) = (&this.engine, &mut this.performer);
             engine.with_weight(&performer.projection, Width::FLOAT, |directions| {
                 let PackedLinear::Float(directions) = directions else { unreachable!("packed at float width") };
-                let samples =
-                    kqv.data.chunks_exact((t * width).max(1)).zip(out.data.as_mut().chunks_exact_mut((t * e).max(1)));
-                for (kqv, out) in samples {
-                    scratch.run(engine.cpu(), kqv, directions, Performer::EPS, out, e);
-                }
+                let (cpu, size) = (engine.cpu(), t * width);
+                each_piece(out.data.as_mut(), t * e, kqv.data.len(), scratch, |i, out, own| {
+                    own.run(cpu, &kqv.data[i * size..][..size], directions, Performer::EPS, out, e);
+                });
                 Ok(())
             })?;
             Ok(this.pool.share(out))
@@ -427,9 +429,7 @@ impl Executor for CpuExecutor {
                 return Err(mismatch("first_tokens", &format!("at least {count} tokens"), &x.shape));
             }
             let mut out = this.tensor(&[b, count * d]);
-            for (i, to) in out.data.as_mut().chunks_exact_mut((count * d).max(1)).enumerate() {
-                to.copy_from_slice(&x.data[i * t * d..][..count * d]);
-            }
+            this.fill(out.data.as_mut(), count * d, |i, to| to.copy_from_slice(&x.data[i * t * d..][..count * d]));
             Ok(this.pool.share(out))
         })
     }
@@ -442,13 +442,14 @@ impl Executor for CpuExecutor {
                 return Err(mismatch("mean_tokens", &format!("more than {skip} tokens"), &x.shape));
             }
             let mut out = this.tensor(&[b, d]);
-            for (i, to) in out.data.as_mut().chunks_exact_mut(d.max(1)).enumerate() {
+            let cpu = this.cpu();
+            each_piece(out.data.as_mut(), d, x.data.len(), &mut this.linear, |i, to, _| {
                 to.fill(0.0);
                 for token in skip..t {
-                    add(this.cpu(), &x.data[(i * t + token) * d..][..d], to);
+                    add(cpu, &x.data[(i * t + token) * d..][..d], to);
                 }
                 to.iter_mut().for_each(|x| *x /= (t - skip) as f32);
-            }
+            });
             Ok(this.pool.share(out))
         })
     }

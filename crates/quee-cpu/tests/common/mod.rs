@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quee_backbone::calibrate::Calibrator;
 use quee_backbone::checkpoint::Checkpoint;
 use quee_backbone::vit::{Pool, VitConfig};
-use quee_backbone::{Backbone, Executor, QuantPlan, Value, architecture};
+use quee_backbone::{Architecture, Backbone, Executor, QuantPlan, Value, architecture};
 use quee_cpu::{CpuExecutor, Isa};
 use quee_quant::{ActQuantizer, WeightQuantizer, Width};
 use rand::{RngExt, SeedableRng};
@@ -31,7 +31,12 @@ pub fn backbone(side: usize, hidden: usize, distilled: bool, size: f32) -> Box<d
         distilled,
         pool: Pool::ClassToken,
     };
-    let tensors = architecture::tensors(&config, 7).into_iter().enumerate().map(|(id, spec)| {
+    random(&config, size)
+}
+
+/// A backbone of seven classes with random weights.
+pub fn random(config: &dyn Architecture, size: f32) -> Box<dyn Backbone> {
+    let tensors = architecture::tensors(config, 7).into_iter().enumerate().map(|(id, spec)| {
         let len: usize = spec.shape.iter().product();
         let inputs = len / spec.shape[0].max(1);
         let width =
@@ -39,7 +44,7 @@ pub fn backbone(side: usize, hidden: usize, distilled: bool, size: f32) -> Box<d
         (spec.name, spec.shape, numbers(len, size * width, id as u64))
     });
     let checkpoint = Checkpoint::from_tensors("random", tensors.collect::<Vec<_>>());
-    architecture::load(&config, "random", checkpoint, false).unwrap()
+    architecture::load(config, "random", checkpoint, false).unwrap()
 }
 
 /// Pictures of noise.

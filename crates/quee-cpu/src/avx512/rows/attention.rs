@@ -87,7 +87,7 @@ impl RowHead {
         for first in (0..rows).step_by(QUERIES) {
             let m = QUERIES.min(rows - first);
             let codes = &codes[first * stride..];
-            let mut to_sums = Sums { out: sums, stride: call.padded, columns: call.padded };
+            let mut to_sums = Sums { out: sums, stride: call.padded };
             multiply(Rows::new(codes, stride, m, HEAD), &self.head.keys, &self.head.key_start, &mut to_sums);
             let mut scores = RowScores {
                 head: self,
