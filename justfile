@@ -130,7 +130,7 @@ test-train-gpu:
 torture:
     QUEE_TORTURE=1 cargo test --release --workspace --test faults -- --nocapture
 
-# Measure the kernels
+# Measure the kernels; QUEE_BENCH_JSON=FILE also appends every point to a file as a line of JSON
 [group('developer')]
 bench *ARGS:
     cargo bench --package quee-cpu "$@"

@@ -3,6 +3,7 @@
 //! `cargo bench -p quee-cpu --bench blocks`. One thread, all blocks in full, random weights; the four variants run in turns, and ratios are medians over
 //! the turns. Results are the same bits (`tests/blocks.rs`).
 
+mod record;
 mod subject;
 
 use std::hint::black_box;
@@ -86,6 +87,8 @@ fn measure(name: &str, batch: usize, rounds: usize) {
         let gain = median(by_operation.iter().zip(at_once).map(|(a, b)| a / b).collect());
         let over_static = median(at_once.iter().zip(&runs[0].2).map(|(a, b)| a / b).collect());
         let (at_once, by_operation) = (1e3 * median(at_once.clone()), 1e3 * median(by_operation.clone()));
+        let figures = [("ms", at_once), ("ms by operation", by_operation), ("by operation over at once", gain)];
+        record::line(&format!("blocks, {name}"), &format!("batch {batch}, {kind:?}"), &figures);
         println!(
             "{name:<22} {batch:>5} {:<14} {at_once:>9.3} {by_operation:>13.3} {gain:>6.2} {over_static:>12.2}",
             format!("{kind:?}")

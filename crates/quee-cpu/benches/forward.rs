@@ -3,6 +3,7 @@
 //! `cargo bench -p quee-cpu --bench forward`; `-- PRESET` or `-- profile` for a part of it, `-- float` for floats beside it. Weights are random. Variants run in turns, and ratios are those
 //! of the turns, so that what else the machine does falls on all of them.
 
+mod record;
 mod subject;
 
 use std::hint::black_box;
@@ -95,6 +96,8 @@ fn forward(name: &str, batches: &[usize]) {
         let plain: Vec<Run> = runs.iter().map(|(_, run)| *run).collect();
         let rounds = if batch == 1 { 101 } else { 15 };
         for ((label, _), [seconds, least, ratio]) in runs.iter().zip(interleaved(&subject, &plain, rounds)) {
+            let figures = [("ms", 1e3 * seconds), ("least ms", 1e3 * least), ("times first", ratio)];
+            record::line(&format!("forward, {name}"), &format!("batch {batch}, {label}"), &figures);
             println!(
                 "{batch:>6} {label:<34} {:>10.3} {:>10.3} {:>12.0} {ratio:>12.2}",
                 1e3 * seconds,

@@ -3,6 +3,8 @@
 //! `cargo bench -p quee-cpu --bench gemm`. The peak runs the same instructions on registers alone, in turns with the products; shares are medians
 //! over the turns. One multiply-add is two operations.
 
+mod record;
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -150,6 +152,14 @@ fn main() {
     for isa in Isa::available().into_iter().skip(slower) {
         for shape in SHAPES {
             let [peak, results @ ..] = measure(isa, shape);
+            let names = ["sums in blocks", "all sums", "codes in blocks"];
+            let mut figures = vec![("peak Gop/s", peak.0 / 1e9)];
+            figures.extend(names.iter().zip(&results).map(|(name, (_, share))| (*name, *share)));
+            record::line(
+                "gemm, share of peak",
+                &format!("{isa} {}", shape.map(|side| side.to_string()).join("x")),
+                &figures,
+            );
             let cell = |(speed, share): (f64, f64)| match share > 0.0 && share.is_finite() {
                 true => format!("{:.0} {:>6.1}%", speed / 1e9, 100.0 * share),
                 false if speed > 0.0 => format!("{:.0}", speed / 1e9),

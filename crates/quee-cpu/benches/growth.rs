@@ -3,6 +3,7 @@
 //! `cargo bench -p quee-cpu --bench growth`. One thread, dynamic-token quantizers, every block in full, random weights; each series is measured in turns,
 //! and medians count. The exponent is that of the growth from the line before: 1 is in proportion.
 
+mod record;
 mod subject;
 
 use std::hint::black_box;
@@ -69,6 +70,7 @@ fn series(what: &str, mut points: Vec<Point>) {
         let seconds = median(times);
         let exponent = before.map(|(size, time)| (least / time).ln() / (point.size / size).ln());
         let exponent = exponent.filter(|x| x.is_finite()).map_or(String::new(), |x| format!("{x:.2}"));
+        record::line(&format!("growth, {what}"), &point.label, &[("ms", 1e3 * seconds), ("least ms", 1e3 * least)]);
         println!("{:>22} {:>10.3} {:>10.3} {exponent:>9}", point.label, 1e3 * seconds, 1e3 * least);
         before = Some((point.size, least));
     }

@@ -244,7 +244,8 @@ pub struct Paths {
     pub batch: usize,
     /// Whether class tokens are stored with the table.
     pub store_tokens: bool,
-    /// Part of the pictures.
+    /// Part of the pictures; whole in policies that were stored without it.
+    #[serde(default)]
     pub shard: Shard,
 }
 
