@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use quee_tests::{DIGITS, QUICK, quee, stderr};
+use tempfile::TempDir;
 
 /// Files that do not hold the recipe.
 const RESULTS: &[&str] = &["curve.csv", "predictor.csv", "splits.json", "paths.safetensors", "choices.safetensors"];
@@ -20,6 +21,25 @@ fn run(arguments: &[&str]) -> (PathBuf, String) {
     (PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()), stderr(&output))
 }
 
+/// Folders of a test, and the results of a run in one piece.
+struct Place {
+    folder: TempDir,
+    whole: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, out) = (folder.path().join("whole"), folder.path().join("out"));
+        let (whole, _) = run(&arguments(&["run"], &cache, &["--out", out.to_str().unwrap()]));
+        Self { folder, whole }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
 fn assert_same(one: &Path, other: &Path) {
     for file in RESULTS {
         assert!(std::fs::read(one.join(file)).unwrap() == std::fs::read(other.join(file)).unwrap(), "{file} differs");
@@ -28,13 +48,11 @@ fn assert_same(one: &Path, other: &Path) {
 
 #[test]
 fn parts_that_are_cells_of_a_sweep_are_joined_to_the_same_results() {
-    let place = tempfile::tempdir().unwrap();
-    let at = |name: &str| place.path().join(name);
-    let (whole_cache, cache, out) = (at("whole"), at("cache"), at("out"));
+    let place = Place::new();
+    let (cache, out) = (place.at("cache"), place.at("out"));
     let out = ["--out", out.to_str().unwrap()];
-    let (whole, _) = run(&arguments(&["run"], &whole_cache, &out));
 
-    let folder = at("parts");
+    let folder = place.at("parts");
     let into = ["--shards", "3", "--into", folder.to_str().unwrap()];
     let (sweep, _) = run(&arguments(&["sweep"], &cache, &into));
     let table = std::fs::read_to_string(sweep.join("cells.csv")).unwrap();
@@ -49,16 +67,14 @@ fn parts_that_are_cells_of_a_sweep_are_joined_to_the_same_results() {
     assert!(!stored("run backbone on paths"), "{explained}");
     let (joined, said) = run(&arguments(&["run"], &cache, &join));
     assert!(said.contains("from 3 of 3 parts") && !said.contains("computed here"), "{said}");
-    assert_same(&whole, &joined);
+    assert_same(&place.whole, &joined);
 }
 
 #[test]
 fn what_is_missing_is_said_and_computed_and_a_part_needs_a_cache() {
-    let place = tempfile::tempdir().unwrap();
-    let at = |name: &str| place.path().join(name);
-    let (whole_cache, cache, out) = (at("whole"), at("cache"), at("out"));
+    let place = Place::new();
+    let (cache, out) = (place.at("cache"), place.at("out"));
     let out = ["--out", out.to_str().unwrap()];
-    let (whole, _) = run(&arguments(&["run"], &whole_cache, &out));
 
     let second = [&out[..], &["--set", "paths.shard=2/2"]].concat();
     let (part, _) = run(&arguments(&["run"], &cache, &second));
@@ -71,7 +87,7 @@ fn what_is_missing_is_said_and_computed_and_a_part_needs_a_cache() {
 
     let (joined, said) = run(&arguments(&["run"], &cache, &[&out[..], &["--set", "paths.shard=all/2"]].concat()));
     assert!(said.contains("part 1/2 is not in the cache") && said.contains("from 1 of 2 parts"), "{said}");
-    assert_same(&whole, &joined);
+    assert_same(&place.whole, &joined);
 
     for (cache, shard, hint) in [("none", "1/2", "kept in the cache"), ("unused", "3/2", "is no shard")] {
         let shard = format!("paths.shard={shard}");

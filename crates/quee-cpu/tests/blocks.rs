@@ -1,11 +1,13 @@
 //! Encoder blocks at once against their operations one by one, bit for bit.
 
 mod common;
+mod outputs;
 
 use std::sync::Arc;
 
 use common::{backbone, dynamic, input, numbers, pictures, plan, widths};
-use quee_backbone::{Attention, Backbone, ExecError, Executor, Linear, Value, Wider, forward_plain_operations};
+use outputs::{logits, tokens};
+use quee_backbone::{Attention, ExecError, Executor, Linear, Value, Wider, forward_plain_operations};
 use quee_cpu::{CpuEngine, CpuExecutor, Isa};
 use quee_quant::Width;
 
@@ -38,18 +40,6 @@ impl Executor for OneByOne {
     fn attention_values(&mut self, p: &Value, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         self.0.attention_values(p, qkv, attention)
     }
-}
-
-fn tokens(backbone: &dyn Backbone, executor: &mut dyn Executor, pictures: &[f32]) -> Vec<f32> {
-    let images = input(backbone, executor, pictures);
-    let tokens = backbone.body(executor, &images).unwrap();
-    executor.read(&tokens).unwrap()
-}
-
-fn logits(backbone: &dyn Backbone, executor: &mut dyn Executor, pictures: &[f32]) -> Vec<f32> {
-    let images = input(backbone, executor, pictures);
-    let logits = backbone.logits(executor, &images).unwrap();
-    executor.read(&logits).unwrap()
 }
 
 #[test]

@@ -1,27 +1,17 @@
 //! Several threads give the bits that one gives.
 
 mod common;
+mod outputs;
 
 use std::sync::Arc;
 
-use common::{backbone, dynamic, input, numbers, pictures, plan, random, widths};
+use common::{backbone, dynamic, numbers, pictures, plan, random, widths};
+use outputs::{logits, tokens};
 use quee_backbone::families::mixer::MixerConfig;
 use quee_backbone::families::t2t::T2tConfig;
-use quee_backbone::{Architecture, Backbone, Executor, Pool, Value};
+use quee_backbone::{Architecture, Executor, Pool, Value};
 use quee_cpu::{CpuExecutor, Isa};
 use quee_quant::Width;
-
-fn tokens(backbone: &dyn Backbone, executor: &mut dyn Executor, pictures: &[f32]) -> Vec<f32> {
-    let images = input(backbone, executor, pictures);
-    let tokens = backbone.body(executor, &images).unwrap();
-    executor.read(&tokens).unwrap()
-}
-
-fn logits(backbone: &dyn Backbone, executor: &mut dyn Executor, pictures: &[f32]) -> Vec<f32> {
-    let images = input(backbone, executor, pictures);
-    let logits = backbone.logits(executor, &images).unwrap();
-    executor.read(&logits).unwrap()
-}
 
 #[test]
 fn blocks_are_the_same_on_any_number() {

@@ -15,8 +15,7 @@ use crate::experiment::Runner;
 use crate::output::RunFolder;
 use crate::ready::{Calibrated, Ready, told};
 use crate::recipe::{Part, Recipe, Shard};
-use crate::records::Record;
-use crate::results::json;
+use crate::results::{json, write_origin};
 use crate::run::{Options, program};
 use crate::stages::backbone_runs::{self, BackboneRuns};
 use crate::stages::shards::{ShardReader, ShardWriter, Shards};
@@ -78,7 +77,7 @@ pub async fn run(
             made.writer.as_ref().map_or(Ok(()), |writer| writer.encode(out))
         };
         let (made, stored) = cache.stage_in_form(&key, cancel, &|text| stage.say(text), (&read, &write), compute)?;
-        let kept = cache.stored(&key, |_| Ok(()))?.is_some();
+        let kept = stored || cache.stored(&key, |_| Ok(()))?.is_some();
         ensure!(kept, "part {part} of the runs on paths could not be kept in the cache; {hint}");
         Ok((made.batches, told(format!("{} batches", made.batches), stored)))
     });
@@ -91,9 +90,7 @@ pub async fn run(
         batches,
         seconds_by_stage: runner.records.iter().map(|record| (record.stage.clone(), record.seconds)).collect(),
     };
-    folder.write("recipe.toml", toml::to_string(recipe.as_ref())?.as_bytes())?;
-    folder.write("env.json", &json(&environment)?)?;
-    folder.write("log.jsonl", runner.records.iter().map(Record::line).collect::<Result<String>>()?.as_bytes())?;
+    write_origin(&folder, &recipe, &environment, &runner.records)?;
     folder.write("summary.json", &json(&file)?)?;
     folder.finish()
 }

@@ -78,8 +78,11 @@ pub fn cells(path: &Path, base: &Recipe) -> Result<Vec<(Cell, Recipe)>> {
 pub fn shards(base: &Recipe, of: usize) -> Result<Vec<(Cell, Recipe)>> {
     let parts = Value::Array(Part::all(of).map(|part| Value::String(part.to_string())).collect());
     let table = SweepTable { grid: nested(&["paths".to_owned(), "shard".to_owned()], parts), ..SweepTable::default() };
-    let cells = expand("--shards", table)?.into_iter();
-    cells.map(|cell| Ok((cell.clone(), recipe::changed(base, &cell.set, "--shards")?))).collect()
+    let with_recipe = |cell: Cell| {
+        let recipe = recipe::changed(base, &cell.set, "--shards")?;
+        Ok((cell, recipe))
+    };
+    expand("--shards", table)?.into_iter().map(with_recipe).collect()
 }
 
 type Settings = Vec<(Vec<String>, Value)>;

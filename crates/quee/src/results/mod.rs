@@ -69,10 +69,7 @@ pub struct Study {
 /// # Errors
 /// When a file cannot be written.
 pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
-    folder.write("recipe.toml", toml::to_string(&study.recipe)?.as_bytes())?;
-    folder.write("env.json", &json(&study.environment)?)?;
-    let log: String = study.records.iter().map(Record::line).collect::<Result<_>>()?;
-    folder.write("log.jsonl", log.as_bytes())?;
+    write_origin(folder, &study.recipe, &study.environment, &study.records)?;
     folder.write("splits.json", &json(&study.prepared.splits)?)?;
     folder.write("quant.json", &json(&study.quantizers.notes(&mut Vec::new()))?)?;
     folder.write("curve.csv", csv::curve(study).as_bytes())?;
@@ -90,6 +87,17 @@ pub fn write(study: &Study, folder: &RunFolder) -> Result<()> {
     let page = page::page(study);
     folder.write("report.html", report::render(&page).as_bytes())?;
     folder.write("accuracy-cost.svg", report::accuracy_cost_svg(&page).as_bytes())
+}
+
+/// Writes what results come from: settings, program and machine, stages so far.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_origin(folder: &RunFolder, recipe: &Recipe, environment: &Environment, records: &[Record]) -> Result<()> {
+    folder.write("recipe.toml", toml::to_string(recipe)?.as_bytes())?;
+    folder.write("env.json", &json(environment)?)?;
+    let log: String = records.iter().map(Record::line).collect::<Result<_>>()?;
+    folder.write("log.jsonl", log.as_bytes())
 }
 
 /// Writes the policy of the first seed into `folder`; [`write()`] does it where no batches were routed with it.
