@@ -113,20 +113,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 }
 
+// What is read comes before what is written: a compiler must assume that one may change the other, and would wait for each.
 fn store_block(batch: u32, start: u32, i: u32, j: u32, s: Block) {
     let columns = array(
         column_info(batch, j), column_info(batch, j + SIZE_X),
         column_info(batch, j + 2u * SIZE_X), column_info(batch, j + 3u * SIZE_X));
-    store_row(batch, start, i, j, s.r0, columns);
-    store_row(batch, start, i + SIZE_Y, j, s.r1, columns);
-    store_row(batch, start, i + 2u * SIZE_Y, j, s.r2, columns);
-    store_row(batch, start, i + 3u * SIZE_Y, j, s.r3, columns);
+    let v0 = outcomes(start, i, j, s.r0, row_info(batch, i), columns);
+    let v1 = outcomes(start, i + SIZE_Y, j, s.r1, row_info(batch, i + SIZE_Y), columns);
+    let v2 = outcomes(start, i + 2u * SIZE_Y, j, s.r2, row_info(batch, i + 2u * SIZE_Y), columns);
+    let v3 = outcomes(start, i + 3u * SIZE_Y, j, s.r3, row_info(batch, i + 3u * SIZE_Y), columns);
+    store_row(start, i, j, v0);
+    store_row(start, i + SIZE_Y, j, v1);
+    store_row(start, i + 2u * SIZE_Y, j, v2);
+    store_row(start, i + 3u * SIZE_Y, j, v3);
 }
 
-fn store_row(batch: u32, start: u32, i: u32, j: u32, sums: vec4<i32>, columns: array<vec4<u32>, 4>) {
-    let row = row_info(batch, i);
-    store_sum(start, i, j, sums.x, row, columns[0]);
-    store_sum(start, i, j + SIZE_X, sums.y, row, columns[1]);
-    store_sum(start, i, j + 2u * SIZE_X, sums.z, row, columns[2]);
-    store_sum(start, i, j + 3u * SIZE_X, sums.w, row, columns[3]);
+fn outcomes(start: u32, i: u32, j: u32, sums: vec4<i32>, row: vec4<u32>, columns: array<vec4<u32>, 4>) -> vec4<f32> {
+    return vec4(
+        outcome(start, i, j, sums.x, row, columns[0]), outcome(start, i, j + SIZE_X, sums.y, row, columns[1]),
+        outcome(start, i, j + 2u * SIZE_X, sums.z, row, columns[2]), outcome(start, i, j + 3u * SIZE_X, sums.w, row, columns[3]));
+}
+
+fn store_row(start: u32, i: u32, j: u32, values: vec4<f32>) {
+    store_outcome(start, i, j, values.x);
+    store_outcome(start, i, j + SIZE_X, values.y);
+    store_outcome(start, i, j + 2u * SIZE_X, values.z);
+    store_outcome(start, i, j + 3u * SIZE_X, values.w);
 }

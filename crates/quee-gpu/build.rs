@@ -6,6 +6,9 @@
 //! - `// uses: math.wgsl rows.wgsl`: files of `shaders/shared/` that are put before it
 //! - `// variant: NAME KEY=VALUE …`: override constants of a pipeline that the executor may ask for; a kernel without such a line has
 //!   one variant, `main`, without constants
+//!
+//! `enable` lines may stand anywhere: they are moved to the front. A kernel with one runs on some adapters only, and may use more shared
+//! memory than every adapter has.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,8 @@ use naga::{AddressSpace, ShaderStage, StorageAccess};
 /// Memory that the invocations of a workgroup share, and their number, which every adapter has.
 const SHARED_BYTES: u32 = 16 << 10;
 const INVOCATIONS: u32 = 256;
+/// Shared memory of the adapters that have matrix units.
+const MATRIX_SHARED_BYTES: u32 = 48 << 10;
 
 fn main() {
     let folder = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../../shaders");
@@ -45,6 +50,8 @@ struct Kernel {
     text: String,
     variants: Vec<(String, Vec<(String, f64)>)>,
     module: naga::Module,
+    /// Whether it enables what not every adapter has.
+    is_special: bool,
 }
 
 impl Kernel {
@@ -71,20 +78,36 @@ impl Kernel {
                 variants.push((name.to_owned(), words.map(constant).collect()));
             }
         }
-        text += &own;
+        // Put first, as the language wants them.
+        let (enables, rest): (Vec<&str>, Vec<&str>) = own.lines().partition(|line| line.starts_with("enable "));
+        let is_special = !enables.is_empty();
+        text = enables.into_iter().map(|line| format!("{line}\n")).collect::<String>() + &text;
+        rest.into_iter().for_each(|line| {
+            text += line;
+            text.push('\n');
+        });
         if variants.is_empty() {
             variants.push(("main".to_owned(), Vec::new()));
         }
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(&text, &file.display().to_string())));
-        let kernel = Self { name, text, variants, module };
+        let kernel = Self { name, text, variants, module, is_special };
         kernel.validate(file);
         kernel
     }
 
     fn validate(&self, file: &Path) {
+        let (capabilities, most_shared) = match self.is_special {
+            true => {
+                let matrix = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
+                (matrix, MATRIX_SHARED_BYTES)
+            }
+            false => (Capabilities::empty(), SHARED_BYTES),
+        };
         let check = |module: &naga::Module| {
-            Validator::new(ValidationFlags::all(), Capabilities::empty())
+            Validator::new(ValidationFlags::all(), capabilities)
+                .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+                .subgroup_operations(naga::valid::SubgroupOperationSet::BASIC)
                 .validate(module)
                 .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(&self.text, &file.display().to_string())))
         };
@@ -106,7 +129,7 @@ impl Kernel {
                 .map(|(_, variable)| layouter[variable.ty].size)
                 .sum();
             assert!(
-                invocations <= INVOCATIONS && shared <= SHARED_BYTES,
+                invocations <= INVOCATIONS && shared <= most_shared,
                 "{}, variant {variant}: {invocations} invocations, {shared} bytes shared",
                 file.display()
             );

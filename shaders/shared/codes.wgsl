@@ -65,19 +65,29 @@ fn out_start(batch: u32) -> u32 {
     return batch / p.heads * p.out_sample + batch % p.heads * p.out_head;
 }
 
-// Stores the sum of row i and column j of the product that begins at `start`, where there is one, with what belongs to row and column.
-fn store_sum(start: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<u32>) {
-    if i >= p.m || j >= p.n {
-        return;
-    }
-    let at = start + i * p.out_row + j;
+// What row i and column j of the product that begins at `start` get for their sum, and what belongs to row and column.
+fn outcome(start: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<u32>) -> f32 {
     if RAW == 1u {
-        out[p.out_at + at] = bitcast<f32>(sum);
-        return;
+        return bitcast<f32>(sum);
     }
     let row_zero = bitcast<i32>(row.y);
     let column_zero = bitcast<i32>(column.y);
     let product = sum - row_zero * bitcast<i32>(column.z) - column_zero * bitcast<i32>(row.z) + i32(p.k) * row_zero * column_zero;
     let scale = bitcast<f32>(row.x) * bitcast<f32>(column.x) * p.factor;
-    out[p.out_at + at] = finished(f32(product) * scale + select(0.0, bitcast<f32>(column.w), p.has_bias == 1u), at);
+    let at = start + min(i, p.m - 1u) * p.out_row + min(j, p.n - 1u);
+    return finished(f32(product) * scale + select(0.0, bitcast<f32>(column.w), p.has_bias == 1u), at);
+}
+
+// Stores it, where there is such a row and column.
+fn store_outcome(start: u32, i: u32, j: u32, value: f32) {
+    if i < p.m && j < p.n {
+        out[p.out_at + start + i * p.out_row + j] = value;
+    }
+}
+
+// Both.
+fn store_sum(start: u32, i: u32, j: u32, sum: i32, row: vec4<u32>, column: vec4<u32>) {
+    if i < p.m && j < p.n {
+        store_outcome(start, i, j, outcome(start, i, j, sum, row, column));
+    }
 }

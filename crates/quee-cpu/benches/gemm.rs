@@ -57,6 +57,19 @@ mod peak {
         black_box(sums);
     }
 
+    /// Twelve chains, as many as the kernel has sums.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub fn avx_vnni() {
+        let (a, b) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(5)));
+        let mut sums = [_mm256_setzero_si256(); 12];
+        for _ in 0..PEAK_ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, b, a);
+            }
+        }
+        black_box(sums);
+    }
+
     /// Twenty-four chains, as many as the kernel has sums.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub fn vnni() {
@@ -80,6 +93,12 @@ fn peak(isa: Isa) -> f64 {
             // SAFETY: the machine has AVX2.
             unsafe { peak::avx2() };
             2 * 16 * 12 * PEAK_ROUNDS
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => {
+            // SAFETY: the machine has AVX-VNNI.
+            unsafe { peak::avx_vnni() };
+            2 * 32 * 12 * PEAK_ROUNDS
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => {

@@ -12,6 +12,8 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
+    /// x86-64 with AVX2, FMA and AVX-VNNI: sums of four products of codes in vectors of 256 bits, on processors without AVX-512 too.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
 }
@@ -19,7 +21,10 @@ pub enum Isa {
 impl Isa {
     /// The instruction sets that this machine has, slowest first; never empty.
     pub fn available() -> Vec<Self> {
-        [Self::Portable, Self::Avx2, Self::Avx512Vnni].into_iter().filter(|isa| isa.is_available()).collect()
+        [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni]
+            .into_iter()
+            .filter(|isa| isa.is_available())
+            .collect()
     }
 
     /// The fastest instruction set that this machine has.
@@ -34,6 +39,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -43,7 +50,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512Vnni => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => false,
         }
     }
 }
@@ -53,6 +60,7 @@ impl fmt::Display for Isa {
         f.write_str(match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
         })
     }
@@ -105,14 +113,14 @@ macro_rules! per_isa {
 
             match cpu.isa() {
                 $crate::isa::Isa::Portable => body($($arg),*),
-                // SAFETY: a `Cpu` of this instruction set exists only on a machine that has it.
+                // SAFETY: a `Cpu` of these instruction sets exists only on a machine that has them.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                $crate::isa::Isa::Avx2 | $crate::isa::Isa::Avx512Vnni => body($($arg),*),
+                $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni | $crate::isa::Isa::Avx512Vnni => body($($arg),*),
             }
         }
     };

@@ -27,7 +27,15 @@ pub struct AdapterInfo {
     pub subgroups: (u32, u32),
     /// Optional features that quee can use.
     pub features: Vec<&'static str>,
+    /// Whether it multiplies matrices of 16 by 16 16-bit floats into 32-bit sums, with what the kernel for that needs beside it.
+    pub matrix_units: bool,
 }
+
+/// What the kernel on matrix units needs.
+pub(crate) const MATRIX_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+/// Shared memory of that kernel's largest tile, in bytes.
+const MATRIX_SHARED: u32 = 48 << 10;
 
 /// Kinds of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,15 @@ impl std::fmt::Display for Kind {
 impl AdapterInfo {
     fn of(adapter: &wgpu::Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let half = |found: &wgpu::CooperativeMatrixProperties| {
+            let sizes = (found.m_size, found.n_size, found.k_size);
+            let types = (found.ab_type, found.cr_type);
+            sizes == (16, 16, 16) && types == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
+        };
+        let matrix_units = features.contains(MATRIX_FEATURES)
+            && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+            && limits.max_compute_workgroup_storage_size >= MATRIX_SHARED
+            && adapter.cooperative_matrix_properties().iter().any(half);
         let known = [
             (wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
             (wgpu::Features::SUBGROUP, "subgroups"),
@@ -82,6 +99,7 @@ impl AdapterInfo {
             invocations: limits.max_compute_invocations_per_workgroup,
             subgroups: (info.subgroup_min_size, info.subgroup_max_size),
             features: known.iter().filter(|(feature, _)| features.contains(*feature)).map(|(_, name)| *name).collect(),
+            matrix_units,
         }
     }
 

@@ -16,7 +16,7 @@ impl Clock {
     /// Stamps where the device has them.
     pub fn new(gpu: &Gpu) -> Result<Self, ExecError> {
         if gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            Stamps::new(gpu).map(Self::Stamps)
+            Stamps::new(gpu, 2).map(Self::Stamps)
         } else {
             Ok(Self::Host)
         }
@@ -30,46 +30,48 @@ impl Clock {
     }
 }
 
-/// Two timestamps.
+/// Timestamps, two for each pass.
 pub(crate) struct Stamps {
     queries: wgpu::QuerySet,
     resolved: Memory,
     staging: Memory,
 }
 
-/// Bytes of two timestamps.
-const BYTES: u64 = 16;
+/// Bytes of a timestamp.
+const BYTES: u64 = 8;
 
 impl Stamps {
-    fn new(gpu: &Gpu) -> Result<Self, ExecError> {
+    pub fn new(gpu: &Gpu, count: u32) -> Result<Self, ExecError> {
         use wgpu::BufferUsages as Usage;
         let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
             label: None,
             ty: wgpu::QueryType::Timestamp,
-            count: 2,
+            count,
         });
-        let resolved = gpu.allocate(BYTES, Usage::QUERY_RESOLVE | Usage::COPY_SRC, false)?;
-        let staging = gpu.allocate(BYTES, Usage::MAP_READ | Usage::COPY_DST, false)?;
+        let bytes = BYTES * u64::from(count);
+        let resolved = gpu.allocate(bytes, Usage::QUERY_RESOLVE | Usage::COPY_SRC, false)?;
+        let staging = gpu.allocate(bytes, Usage::MAP_READ | Usage::COPY_DST, false)?;
         Ok(Self { queries, resolved, staging })
     }
 
-    /// What a pass writes.
-    pub fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+    /// What pass number `pass` writes.
+    pub fn writes(&self, pass: u32) -> wgpu::ComputePassTimestampWrites<'_> {
         wgpu::ComputePassTimestampWrites {
             query_set: &self.queries,
-            beginning_of_pass_write_index: Some(0),
-            end_of_pass_write_index: Some(1),
+            beginning_of_pass_write_index: Some(2 * pass),
+            end_of_pass_write_index: Some(2 * pass + 1),
         }
     }
 
-    /// Records the copies that [`read`](Self::read) needs.
-    pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
-        encoder.resolve_query_set(&self.queries, 0..2, &self.resolved.buffer, 0);
-        encoder.copy_buffer_to_buffer(&self.resolved.buffer, 0, &self.staging.buffer, 0, BYTES);
+    /// Records the copies that [`read`](Self::read) needs, of `passes` passes.
+    pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder, passes: u32) {
+        encoder.resolve_query_set(&self.queries, 0..2 * passes, &self.resolved.buffer, 0);
+        let bytes = 2 * BYTES * u64::from(passes);
+        encoder.copy_buffer_to_buffer(&self.resolved.buffer, 0, &self.staging.buffer, 0, bytes);
     }
 
-    /// Seconds between the stamps of a submission that is done; 0 where the driver's stamps do not advance.
-    pub fn read(&self, gpu: &Gpu) -> Result<f64, ExecError> {
+    /// Seconds of each of the first `passes` passes of a submission that is done; 0 where the driver's stamps do not advance.
+    pub fn read(&self, gpu: &Gpu, passes: usize) -> Result<Vec<f64>, ExecError> {
         let staging = &self.staging.buffer;
         let (sender, receiver) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
@@ -86,7 +88,8 @@ impl Stamps {
             bytemuck::pod_collect_to_vec(&view)
         };
         staging.unmap();
-        let ticks = stamps[1].saturating_sub(stamps[0]);
-        Ok(ticks as f64 * f64::from(gpu.queue.get_timestamp_period()) * 1e-9)
+        let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
+        let seconds = |pass: &[u64]| pass[1].saturating_sub(pass[0]) as f64 * period;
+        Ok(stamps.chunks_exact(2).take(passes).map(seconds).collect())
     }
 }

@@ -28,7 +28,8 @@ use crate::tiles::{Operands, Shape, Tile};
 /// When the lengths do not match the shape, or the shape or the tile is one of floats.
 pub fn code_sums(gpu: &Arc<Gpu>, shape: Shape, a: &[i8], b: &[i8], tile: &Tile) -> Result<Vec<i32>, ExecError> {
     let Shape { operands, m, n, k, batch } = shape;
-    assert!(operands == Operands::Codes && crate::tiles::candidates(operands).contains(tile), "{}", tile.name);
+    assert!(operands == Operands::Codes && crate::tiles::all(operands).contains(tile), "{}", tile.name);
+    assert!(tile.can(shape, gpu.abilities()), "{} for {shape:?}", tile.name);
     assert_eq!((a.len(), b.len()), (batch * m * k, batch * n * k), "operands of {shape:?}");
     if batch * m * n == 0 || k == 0 {
         return Ok(vec![0; batch * m * n]);

@@ -10,7 +10,7 @@ use quee_backbone::ExecError;
 use crate::adapter::{self, AdapterInfo, Power};
 use crate::error::GpuError;
 use crate::kernels::{Binding, Source};
-use crate::tiles::{self, Shape, Tile};
+use crate::tiles::{self, Abilities, Shape, Tile};
 use crate::tuning;
 
 /// What to open, and how much of it to use.
@@ -33,6 +33,8 @@ pub struct GpuOptions {
     pub limits: Option<SmallLimits>,
     /// Kernels made for discrete GPUs (`true`) or for software adapters (`false`); without it, by the kind of the adapter.
     pub tiled: Option<bool>,
+    /// Whether matrix units are used where the adapter has some.
+    pub matrix_units: bool,
 }
 
 impl Default for GpuOptions {
@@ -46,6 +48,7 @@ impl Default for GpuOptions {
             limits: None,
             tuning: None,
             tiled: None,
+            matrix_units: true,
         }
     }
 }
@@ -66,6 +69,7 @@ pub struct Gpu {
     info: AdapterInfo,
     options: GpuOptions,
     limits: wgpu::Limits,
+    matrix_units: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     /// Choices of tiles by class of shapes.
     tiles: Mutex<HashMap<Shape, &'static Tile>>,
@@ -112,9 +116,14 @@ impl Gpu {
             limits.max_compute_invocations_per_workgroup = 256;
             limits.max_compute_workgroup_storage_size = 16 << 10;
         }
+        let matrix_units = options.matrix_units && options.limits.is_none() && info.matrix_units;
+        let wanted = if matrix_units { adapter::MATRIX_FEATURES } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY | wanted,
             required_limits: limits.clone(),
+            // SAFETY: the one experimental feature is that of matrix units; what wgpu says of it is that it may have defects, and the
+            // kernel that uses it stays within its tiles and bindings on every path.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         };
         let opened = pollster::block_on(adapter.request_device(&descriptor));
@@ -140,6 +149,7 @@ impl Gpu {
             info,
             options: options.clone(),
             limits,
+            matrix_units,
             pipelines: Mutex::default(),
             tiles: Mutex::default(),
             health,
@@ -177,13 +187,21 @@ impl Gpu {
 
     /// Whether kernels for discrete GPUs are used.
     pub fn is_tiled(&self) -> bool {
-        self.options.tiled.unwrap_or(!self.info.is_software())
+        self.abilities().tiled
+    }
+
+    /// Which kernels it can run, and which suit it.
+    pub fn abilities(&self) -> Abilities {
+        Abilities { tiled: self.options.tiled.unwrap_or(!self.info.is_software()), matrix_units: self.matrix_units }
     }
 
     /// The kernel that computes a product: the one that was set for its class, or the usual one.
     pub fn tile(&self, shape: Shape) -> &'static Tile {
         let set = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
-        set.get(&shape.class()).copied().unwrap_or_else(|| tiles::usual(shape, self.is_tiled()))
+        set.get(&shape.class())
+            .copied()
+            .filter(|tile| tile.can(shape, self.abilities()))
+            .unwrap_or_else(|| tiles::usual(shape, self.abilities()))
     }
 
     /// Classes of shapes whose kernel was set.
@@ -196,7 +214,7 @@ impl Gpu {
     /// # Panics
     /// When the tile multiplies other operands.
     pub fn set_tile(&self, shape: Shape, tile: &'static Tile) {
-        assert!(tiles::candidates(shape.operands).contains(tile), "{} for {shape:?}", tile.name);
+        assert!(tiles::all(shape.operands).contains(tile), "{} for {shape:?}", tile.name);
         self.tiles.lock().unwrap_or_else(PoisonError::into_inner).insert(shape.class(), tile);
     }
 
@@ -326,10 +344,14 @@ impl Gpu {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        let module = wgpu::ShaderModuleDescriptor {
             label: Some(source.name),
             source: wgpu::ShaderSource::Wgsl(source.wgsl.into()),
-        });
+        };
+        // SAFETY: kernels are fixed when this crate is built. Their loops end after a number of turns that parameters give, they index shared
+        // memory by their own place and constants alone, and their tests run them at every edge of a tile. Buffers are guarded by the
+        // device as ever: what is left out are clamped indices and counted loops, a fifth of a network's time on a discrete GPU.
+        let module = unsafe { device.create_shader_module_trusted(module, wgpu::ShaderRuntimeChecks::unchecked()) };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(source.name),
             layout: Some(&pipeline_layout),

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Stamps};
 use crate::device::{Gpu, Memory, Pipeline};
 use crate::kernels::{Binding, Source};
 use crate::memory::Pool;
+use crate::profile::{KernelTime, Profile};
 
 /// Bytes between the parameters of two dispatches: a multiple of what every adapter asks for, and enough for the largest.
 const PARAMS: usize = 512;
@@ -114,6 +115,8 @@ struct Dispatch {
     group: wgpu::BindGroup,
     params: u32,
     size: [u32; 3],
+    kernel: &'static str,
+    place: Arc<str>,
 }
 
 /// A recording, with the buffers that every recording needs.
@@ -128,6 +131,9 @@ pub(crate) struct Recorder {
     sites: Vec<String>,
     slots: HashMap<String, u32>,
     staging: Option<Memory>,
+    /// What is recorded next belongs to.
+    place: Arc<str>,
+    profile: Option<Profile>,
 }
 
 impl Recorder {
@@ -147,7 +153,27 @@ impl Recorder {
             sites: Vec::new(),
             slots: HashMap::new(),
             staging: None,
+            place: Arc::from(""),
+            profile: None,
         })
+    }
+
+    /// Says at which site the dispatches that follow are; only a profile asks.
+    pub fn at(&mut self, site: &str) {
+        if self.profile.is_some() && *self.place != *crate::profile::place(site) {
+            self.place = Arc::from(crate::profile::place(site));
+        }
+    }
+
+    /// Times every dispatch from now on, or no longer. Without timestamps nothing is timed.
+    pub fn set_profile(&mut self, on: bool) -> Result<(), ExecError> {
+        self.profile = if on { Profile::new(&self.gpu, DISPATCHES)? } else { None };
+        Ok(())
+    }
+
+    /// The times so far.
+    pub fn profiled(&self) -> &[KernelTime] {
+        self.profile.as_ref().map_or(&[], Profile::rows)
     }
 
     /// Number under which a kernel reports values that are not finite at `site`.
@@ -265,7 +291,8 @@ impl Recorder {
             layout: &pipeline.layout,
             entries: &entries,
         });
-        self.dispatches.push(Dispatch { pipeline, group, params: at as u32, size: size.map(|n| n as u32) });
+        let (size, kernel, place) = (size.map(|n| n as u32), source.name, Arc::clone(&self.place));
+        self.dispatches.push(Dispatch { pipeline, group, params: at as u32, size, kernel, place });
         Ok(())
     }
 
@@ -284,12 +311,16 @@ impl Recorder {
             gpu.queue.write_buffer(&self.params_buffer.buffer, 0, &self.params);
         }
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        if !self.dispatches.is_empty() {
+        // A pass for everything, or one for each dispatch that is to be timed.
+        let stamps = self.profile.as_ref().map(|profile| &profile.stamps).or(stamps);
+        let each = if self.profile.is_some() { 1 } else { DISPATCHES };
+        let passes = self.dispatches.len().div_ceil(each) as u32;
+        for (number, dispatches) in (0..).zip(self.dispatches.chunks(each)) {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: None,
-                timestamp_writes: stamps.map(Stamps::writes),
+                timestamp_writes: stamps.map(|stamps| stamps.writes(number)),
             });
-            for dispatch in &self.dispatches {
+            for dispatch in dispatches {
                 pass.set_pipeline(&dispatch.pipeline.pipeline);
                 pass.set_bind_group(0, &dispatch.group, &[dispatch.params]);
                 let [x, y, z] = dispatch.size;
@@ -301,18 +332,24 @@ impl Recorder {
             encoder.copy_buffer_to_buffer(&self.flags.buffer, 0, staging, 0, (FLAGS * 4) as u64);
             encoder.copy_buffer_to_buffer(buffer, 0, staging, (FLAGS * 4) as u64, bytes);
         }
-        if let Some(stamps) = stamps {
-            stamps.resolve(&mut encoder);
+        if let Some(stamps) = stamps.filter(|_| passes > 0) {
+            stamps.resolve(&mut encoder, passes);
         }
         let index = gpu.queue.submit([encoder.finish()]);
         let count = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
         count(&self.counters.dispatches, self.dispatches.len());
         count(&self.counters.submits, 1);
         count(&self.counters.bytes_up, self.params.len());
-        self.dispatches.clear();
+        let dispatches = std::mem::take(&mut self.dispatches);
         self.params.clear();
         self.pool.submitted();
         gpu.check()?;
+        if let Some(profile) = &mut self.profile {
+            let seconds = profile.stamps.read(gpu, dispatches.len())?;
+            for (dispatch, seconds) in dispatches.iter().zip(seconds) {
+                profile.add(dispatch.kernel, &dispatch.place, dispatch.size, seconds);
+            }
+        }
         Ok(Some(index))
     }
 
@@ -332,7 +369,7 @@ impl Recorder {
         let Some(index) = self.submit(None, stamps)? else { return Ok(0.0) };
         self.poll(index)?;
         let wall = start.elapsed().as_secs_f64();
-        stamps.map_or(Ok(wall), |stamps| stamps.read(&self.gpu))
+        stamps.map_or(Ok(wall), |stamps| Ok(stamps.read(&self.gpu, 1)?.into_iter().sum()))
     }
 
     fn poll(&self, index: wgpu::SubmissionIndex) -> Result<(), ExecError> {

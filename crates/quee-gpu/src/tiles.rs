@@ -5,6 +5,15 @@
 
 use crate::kernels::{self, Source};
 
+/// What decides which kernels a device can run, and which suit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Whether kernels for discrete GPUs suit it, rather than those for software adapters.
+    pub tiled: bool,
+    /// Whether it has matrix units that the kernels can use.
+    pub matrix_units: bool,
+}
+
 /// What a product multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operands {
@@ -67,6 +76,16 @@ impl Tile {
         [&kernels::MATMUL_CODES, &kernels::MATMUL_FLOAT].iter().any(|direct| direct.name == self.source.name)
     }
 
+    /// Whether it needs matrix units.
+    pub fn is_matrix(&self) -> bool {
+        self.source.name == kernels::MATMUL_CODES_MATRIX.name
+    }
+
+    /// Whether a device with these abilities computes the product with it, exactly.
+    pub fn can(&self, shape: Shape, abilities: Abilities) -> bool {
+        !self.is_matrix() || (abilities.matrix_units && shape.k <= MATRIX_K)
+    }
+
     fn workgroups(&self, shape: Shape) -> usize {
         shape.m.div_ceil(self.rows) * shape.n.div_ceil(self.columns) * shape.batch
     }
@@ -99,6 +118,17 @@ const TILED: [(&str, usize, usize, Constants); 5] = [
     ("tiled 32x32", 32, 32, &blocks([8, 8], [1, 1], 8)),
 ];
 
+/// The longest sums that matrix units add up without rounding: 1,024 products of 8-bit codes stay within 2^24.
+const MATRIX_K: usize = 1024;
+
+const fn groups(m: u8, n: u8, row_blocks: u8) -> [(&'static str, f64); 3] {
+    [("GROUPS_M", m as f64), ("GROUPS_N", n as f64), ("ROW_BLOCKS", row_blocks as f64)]
+}
+
+const fn matrix(name: &'static str, rows: usize, columns: usize, constants: Constants) -> Tile {
+    Tile { name, rows, columns, source: &kernels::MATMUL_CODES_MATRIX, constants }
+}
+
 const fn tiled(at: usize, source: &'static Source) -> Tile {
     let (name, rows, columns, constants) = TILED[at];
     Tile { name, rows, columns, source, constants }
@@ -112,12 +142,16 @@ const fn direct(source: &'static Source) -> Tile {
     Tile { name: "direct 8x32", rows: 8, columns: 32, source, constants: &[] }
 }
 
-/// Tiles of products of codes: for software adapters, for few rows, then from large to small.
-static CODES: [Tile; 9] = [
+/// Tiles of products of codes: for software adapters, for few rows, then from large to small, on matrix units and without.
+static CODES: [Tile; 13] = [
     direct(&kernels::MATMUL_CODES),
     Tile { name: "direct 16x32", rows: 16, columns: 32, source: &kernels::MATMUL_CODES, constants: &[("TALL", 1.0)] },
     dot("dot 4x32", 32, &[("COLUMNS", 32.0), ("PARTS", 8.0)]),
     dot("dot 4x64", 64, &[("COLUMNS", 64.0), ("PARTS", 4.0)]),
+    matrix("matrix 128x128", 128, 128, &groups(2, 4, 4)),
+    matrix("matrix 128x64", 128, 64, &groups(2, 2, 4)),
+    matrix("matrix 64x64", 64, 64, &groups(2, 2, 2)),
+    matrix("matrix 32x64", 32, 64, &groups(1, 2, 2)),
     tiled(0, &kernels::MATMUL_CODES_TILED),
     tiled(1, &kernels::MATMUL_CODES_TILED),
     tiled(2, &kernels::MATMUL_CODES_TILED),
@@ -135,40 +169,54 @@ static FLOATS: [Tile; 6] = [
     tiled(4, &kernels::MATMUL_FLOAT_TILED),
 ];
 
-/// Every tile that can compute a product of these operands.
-pub fn candidates(operands: Operands) -> &'static [Tile] {
+/// Every tile for products of these operands, on whatever device.
+pub fn all(operands: Operands) -> &'static [Tile] {
     match operands {
         Operands::Codes => &CODES,
         Operands::Floats => &FLOATS,
     }
 }
 
+/// The tiles with which a device can compute a product.
+pub fn candidates(shape: Shape, abilities: Abilities) -> impl Iterator<Item = &'static Tile> {
+    all(shape.operands).iter().filter(move |tile| tile.can(shape, abilities))
+}
+
 /// The tile of that name.
 pub fn named(operands: Operands, name: &str) -> Option<&'static Tile> {
-    candidates(operands).iter().find(|tile| tile.name == name)
+    all(operands).iter().find(|tile| tile.name == name)
 }
+
+/// Where the kernels for few rows begin among those of codes.
+const DOT: usize = 2;
+/// Where those of matrix units begin, and how many there are.
+const MATRIX: usize = 4;
+const MATRICES: usize = 4;
 
 /// Up to so many rows, a tile would be mostly empty.
 const FEW_ROWS: usize = 8;
 /// Workgroups that keep a large GPU busy: about two for each of its multiprocessors.
 const ENOUGH: usize = 256;
 
-/// The tile to take where nothing was measured: on software adapters (`is_tiled` false) the kernel without shared memory; otherwise the
-/// largest tile that fits the product and leaves enough workgroups, or else the smallest.
-pub fn usual(shape: Shape, is_tiled: bool) -> &'static Tile {
-    let all = candidates(shape.operands);
-    let (few, tiles) = all.split_at(all.len() - TILED.len());
-    if !is_tiled {
+/// The tile to take where nothing was measured: on software adapters the kernel without shared memory; otherwise the largest tile that fits
+/// the product and leaves enough workgroups, or else the smallest, on matrix units where there are some.
+pub fn usual(shape: Shape, abilities: Abilities) -> &'static Tile {
+    let all = all(shape.operands);
+    let direct = || all.iter().filter(|tile| tile.is_direct());
+    if !abilities.tiled {
         // A taller tile unpacks columns less often, but rows beyond the last are computed in vain.
         let computed = |tile: &Tile| shape.m.next_multiple_of(tile.rows);
-        let good = |tile: &&Tile| tile.is_direct() && 10 * computed(tile) <= 11 * computed(&few[0]);
-        return few.iter().rev().find(good).expect("the first one is");
+        let good = |tile: &&Tile| 10 * computed(tile) <= 11 * computed(&all[0]);
+        return direct().filter(good).last().expect("the first one is");
     }
-    if shape.m <= FEW_ROWS {
-        return few.iter().find(|tile| !tile.is_direct()).unwrap_or(&few[0]);
-    }
+    let tiles = match shape.operands {
+        Operands::Codes if shape.m <= FEW_ROWS => return &all[DOT],
+        Operands::Floats if shape.m <= FEW_ROWS => return &all[0],
+        _ if all.iter().any(|tile| tile.is_matrix() && tile.can(shape, abilities)) => &all[MATRIX..MATRIX + MATRICES],
+        _ => &all[all.len() - TILED.len()..],
+    };
     let good = |tile: &&Tile| tile.fits(shape) && tile.workgroups(shape) >= ENOUGH;
-    tiles.iter().find(good).unwrap_or(&tiles[TILED.len() - 1])
+    tiles.iter().find(good).unwrap_or(&tiles[tiles.len() - 1])
 }
 
 /// What a kernel does with each row.
@@ -207,8 +255,8 @@ mod tests {
     #[test]
     fn names_are_unique_and_found() {
         for operands in [Operands::Codes, Operands::Floats] {
-            for (at, tile) in candidates(operands).iter().enumerate() {
-                assert!(std::ptr::eq(named(operands, tile.name).unwrap(), &candidates(operands)[at]));
+            for (at, tile) in all(operands).iter().enumerate() {
+                assert!(std::ptr::eq(named(operands, tile.name).unwrap(), &all(operands)[at]));
             }
         }
         assert_eq!(named(Operands::Floats, "dot 4x32"), None);
@@ -216,7 +264,8 @@ mod tests {
 
     #[test]
     fn few_workgroups_get_smaller_tiles() {
-        let name = |operands, m, n, batch| usual(Shape { operands, m, n, k: 768, batch }, true).name;
+        let discrete = Abilities { tiled: true, matrix_units: false };
+        let name = |operands, m, n, batch| usual(Shape { operands, m, n, k: 768, batch }, discrete).name;
         assert_eq!(name(Operands::Codes, 64 * 197, 768, 1), "tiled 128x128");
         assert_eq!(name(Operands::Codes, 8 * 197, 768, 1), "tiled 64x64");
         assert_eq!(name(Operands::Codes, 197, 768, 1), "tiled 32x32");
@@ -226,8 +275,22 @@ mod tests {
     }
 
     #[test]
+    fn matrix_units_are_used_where_their_sums_are_exact() {
+        let abilities = Abilities { tiled: true, matrix_units: true };
+        let of = |operands, m, k| usual(Shape { operands, m, n: 768, k, batch: 1 }, abilities);
+        assert!(of(Operands::Codes, 64 * 197, 1024).is_matrix());
+        assert!(of(Operands::Codes, 197, 768).is_matrix());
+        assert!(!of(Operands::Codes, 64 * 197, 1025).is_matrix());
+        assert!(!of(Operands::Codes, 8, 768).is_matrix());
+        assert!(!of(Operands::Floats, 64 * 197, 768).is_matrix());
+        assert!(all(Operands::Codes)[MATRIX..][..MATRICES].iter().all(Tile::is_matrix));
+        assert_eq!(all(Operands::Codes).iter().filter(|tile| tile.is_matrix()).count(), MATRICES);
+    }
+
+    #[test]
     fn software_adapters_get_taller_tiles_for_many_rows() {
-        let name = |operands, m| usual(Shape { operands, m, n: 999, k: 9, batch: 9 }, false).name;
+        let software = Abilities { tiled: false, matrix_units: false };
+        let name = |operands, m| usual(Shape { operands, m, n: 999, k: 9, batch: 9 }, software).name;
         assert_eq!(name(Operands::Codes, 999), "direct 16x32");
         assert_eq!(name(Operands::Codes, 65), "direct 8x32");
         assert_eq!(name(Operands::Floats, 999), "direct 8x32");

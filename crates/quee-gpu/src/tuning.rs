@@ -199,7 +199,7 @@ pub(crate) fn load(gpu: &Gpu, folder: &Path) {
 mod tests {
     use super::*;
     use crate::adapter::Kind as AdapterKind;
-    use crate::tiles::candidates;
+    use crate::tiles::all;
 
     fn info() -> AdapterInfo {
         AdapterInfo {
@@ -213,6 +213,7 @@ mod tests {
             invocations: 256,
             subgroups: (32, 32),
             features: Vec::new(),
+            matrix_units: false,
         }
     }
 
@@ -224,7 +225,7 @@ mod tests {
         let mut tuning = Tuning::new(&info());
         let floats = Shape { operands: Operands::Floats, ..shape(7) };
         tuning.set(Choice { class: shape(64), tile: named(Operands::Codes, "tiled 128x128").unwrap(), seconds: 2e-5 });
-        tuning.set(Choice { class: floats.class(), tile: &candidates(Operands::Floats)[1], seconds: 1e-5 });
+        tuning.set(Choice { class: floats.class(), tile: &all(Operands::Floats)[1], seconds: 1e-5 });
         tuning
     }
 
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn a_later_choice_of_a_class_replaces_the_first() {
         let mut tuning = tuning();
-        tuning.set(Choice { class: shape(64), tile: &candidates(Operands::Codes)[0], seconds: 1e-5 });
+        tuning.set(Choice { class: shape(64), tile: &all(Operands::Codes)[0], seconds: 1e-5 });
         assert_eq!(tuning.choices().len(), 2);
         assert!(listed(&tuning).contains(&(shape(64), "direct 8x32", 10.0)));
     }

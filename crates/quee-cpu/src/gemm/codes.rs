@@ -3,7 +3,7 @@
 use super::panels::Panels;
 use super::tile::{Dots, Tile, multiply};
 #[cfg(target_arch = "x86_64")]
-use super::x86::Avx2Codes;
+use super::x86::{Avx2Codes, AvxVnniCodes};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::{
     matrix::Matrix,
@@ -30,6 +30,9 @@ enum Packed {
     /// Pairs of sign-extended codes.
     #[cfg(target_arch = "x86_64")]
     Pairs(Panels<[i16; 2]>),
+    /// Groups of four codes with 128 added.
+    #[cfg(target_arch = "x86_64")]
+    Fours(Panels<[i8; 4]>),
     /// Vectors of groups of four, and what the sums of each column start from: −128 · Σ codes.
     #[cfg(target_arch = "x86_64")]
     Quads(Matrix, Vec<i32>),
@@ -57,6 +60,17 @@ impl Grouped<2> for [i16; 2] {
     }
     fn of_a(codes: [i8; 2]) -> Self {
         codes.map(i16::from)
+    }
+}
+
+/// The product of a signed and an unsigned code is what the instruction knows, so those of B have 128 added; see [`row_starts`].
+#[cfg(target_arch = "x86_64")]
+impl Grouped<4> for [i8; 4] {
+    fn of_b(codes: [i8; 4]) -> Self {
+        codes.map(|code| code ^ i8::MIN)
+    }
+    fn of_a(codes: [i8; 4]) -> Self {
+        codes
     }
 }
 
@@ -116,6 +130,8 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Packed::Pairs(Panels::new(Avx2Codes::LANES, Avx2Codes::VECTORS)),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Packed::Fours(Panels::new(AvxVnniCodes::LANES, AvxVnniCodes::VECTORS)),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Packed::Quads(Matrix::default(), Vec::new()),
             #[cfg(not(target_arch = "x86_64"))]
             isa => unreachable!("no processor of this architecture has {isa}"),
@@ -139,6 +155,8 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => pack_rows(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
+            Packed::Fours(panels) => pack_rows(panels, n, k, codes),
+            #[cfg(target_arch = "x86_64")]
             Packed::Quads(matrix, start) => {
                 matrix.pack(n, k, codes);
                 starts(matrix, start);
@@ -156,6 +174,8 @@ impl PackedB {
             Packed::Singles(panels) => pack_columns(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => pack_columns(panels, n, k, codes),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Fours(panels) => pack_columns(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
             Packed::Quads(matrix, start) => {
                 matrix.pack_transposed(n, k, codes);
@@ -177,6 +197,8 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => panels.n(),
             #[cfg(target_arch = "x86_64")]
+            Packed::Fours(panels) => panels.n(),
+            #[cfg(target_arch = "x86_64")]
             Packed::Quads(matrix, _) => matrix.n(),
         }
     }
@@ -193,6 +215,8 @@ pub struct GemmScratch {
     singles: Vec<i16>,
     #[cfg(target_arch = "x86_64")]
     pairs: Vec<[i16; 2]>,
+    #[cfg(target_arch = "x86_64")]
+    fours: Vec<[i8; 4]>,
     #[cfg(target_arch = "x86_64")]
     signed: SignedScratch,
     start: Vec<i32>,
@@ -225,11 +249,27 @@ pub fn gemm_i8(m: usize, a: &[i8], stride: usize, b: &PackedB, out: &mut [i32], 
             multiply(&tile, &scratch.pairs, panels.groups(), start, panels, out);
         }
         #[cfg(target_arch = "x86_64")]
+        Packed::Fours(panels) => {
+            let tile = AvxVnniCodes::on(b.cpu).expect("fours are packed for AVX-VNNI alone");
+            group_rows(m, k, a, stride, &mut scratch.fours);
+            row_starts(&scratch.fours, panels.groups(), m, start);
+            multiply(&tile, &scratch.fours, panels.groups(), start, panels, out);
+        }
+        #[cfg(target_arch = "x86_64")]
         Packed::Quads(matrix, start) => {
             let rows = SignedRows { codes: a, stride, rows: m };
             multiply_to_sums(b.cpu, rows, matrix, start, out, &mut scratch.signed);
         }
     }
+}
+
+/// What the sums of each of the `m` rows start from: Σ a·(b + 128) = Σ a·b + 128·Σ a.
+#[cfg(target_arch = "x86_64")]
+fn row_starts(rows: &[[i8; 4]], groups: usize, m: usize, starts: &mut Vec<i32>) {
+    let sum = |row: &[[i8; 4]]| row.as_flattened().iter().map(|&code| i32::from(code)).sum::<i32>();
+    starts.extend(rows.chunks_exact(groups.max(1)).map(|row| -128 * sum(row)));
+    // Rows of no codes at all.
+    starts.resize(m, 0);
 }
 
 /// Σ (a + 128)·b = Σ a·b + 128·Σ b.
@@ -282,6 +322,27 @@ mod tests {
                 gemm_i8(m, &padded, stride, &packed, &mut out, &mut scratch);
                 assert_eq!(out, want, "{isa}, {m} x {n} x {k}, transposed {transposed}");
             }
+        }
+    }
+
+    /// The tile of AVX-VNNI, by whichever encoding of its instruction this machine has: with AVX-512 alone, `available` does not name it.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn sums_of_four_products_equal_the_reference() {
+        use crate::gemm::x86::Avx512Quads;
+        let fast = Isa::Avx512Vnni.is_available().then(|| Cpu::new(Isa::Avx512Vnni));
+        let Some(tile) = fast.and_then(Avx512Quads::on) else { return };
+        let (of_a, of_b) = (codes(8), codes(8));
+        for (m, n, k) in [(1, 1, 1), (5, 16, 4), (6, 17, 7), (13, 40, 192), (20, 33, 65)] {
+            let a: Vec<i8> = (0..(m * k) as u64).map(&of_a).collect();
+            let b: Vec<i8> = (0..(n * k) as u64).map(|i| of_b(i + 977)).collect();
+            let mut panels: Panels<[i8; 4]> = Panels::new(AvxVnniCodes::LANES, AvxVnniCodes::VECTORS);
+            pack_rows(&mut panels, n, k, &b);
+            let (mut rows, mut start, mut out) = (Vec::new(), Vec::new(), vec![i32::MIN; m * n]);
+            group_rows(m, k, &a, k, &mut rows);
+            row_starts(&rows, panels.groups(), m, &mut start);
+            multiply(&tile, &rows, panels.groups(), &start, &panels, &mut out);
+            assert_eq!(out, matmul_codes(m, n, k, &a, &b), "{m} x {n} x {k}");
         }
     }
 

@@ -23,7 +23,7 @@ impl PackedF32 {
     pub fn on(cpu: Cpu) -> Self {
         let panels = match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Panels::new(Avx2Floats::LANES, Avx2Floats::VECTORS),
+            Isa::Avx2 | Isa::AvxVnni => Panels::new(Avx2Floats::LANES, Avx2Floats::VECTORS),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Panels::new(Avx512Floats::LANES, Avx512Floats::VECTORS),
             _ => Panels::new(PortableTile::LANES, PortableTile::VECTORS),

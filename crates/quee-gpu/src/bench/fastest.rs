@@ -43,10 +43,11 @@ impl Bench {
     /// # Errors
     /// When the device fails.
     pub fn fastest(&mut self, shape: Shape) -> Result<Fastest, ExecError> {
-        let usual = usual(shape, self.executor.gpu().is_tiled());
+        let abilities = self.executor.gpu().abilities();
+        let usual = usual(shape, abilities);
         let cases = self.tiles(shape)?;
         let mut field = Vec::new();
-        for (tile, case) in candidates(shape.operands).iter().zip(&cases) {
+        for (tile, case) in candidates(shape, abilities).zip(&cases) {
             // The first one warms up.
             self.run(case, 1)?;
             field.push((tile, case, self.run(case, 1)?));

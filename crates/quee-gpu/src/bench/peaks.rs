@@ -23,6 +23,8 @@ pub struct Peaks {
     pub dot: Peak,
     /// Operations of `fma` in a second, multiply and add counted as two.
     pub fma: Peak,
+    /// Operations of matrix units on 16-bit floats in a second, where the adapter has some that the kernels can use.
+    pub matrix: Option<Peak>,
     /// Bytes read and written in a second by a copy that is larger than most caches.
     pub copy: Peak,
 }
@@ -36,9 +38,9 @@ const WORKGROUPS: [usize; 4] = [64, 512, 4096, 16384];
 const ROUNDS: usize = 1 << 16;
 
 impl Peaks {
-    /// The faster of the two ways to multiply codes: as codes, or unpacked to floats.
+    /// The fastest way to multiply codes: as codes, unpacked to floats, or on matrix units.
     pub fn codes(&self) -> f64 {
-        self.dot.rate.max(self.fma.rate)
+        self.matrix.map_or(0.0, |peak| peak.rate).max(self.dot.rate).max(self.fma.rate)
     }
 
     pub(super) fn measure(bench: &mut Bench) -> Result<Self, ExecError> {
@@ -46,6 +48,11 @@ impl Peaks {
             // Four products and four sums in a step.
             dot: chains(bench, 8.0, record_dot)?,
             fma: chains(bench, 2.0, record_fma)?,
+            matrix: match bench.executor.gpu().abilities().matrix_units {
+                // A product of 16 by 16 matrices is that of 32 invocations.
+                true => Some(chains(bench, 2.0 * 4096.0 / 32.0, record_matrix)?),
+                false => None,
+            },
             copy: copy(bench)?,
         })
     }
@@ -85,6 +92,10 @@ pub(super) fn record_fma(executor: &mut GpuExecutor, invocations: usize, rounds:
 
 pub(super) fn record_dot(executor: &mut GpuExecutor, invocations: usize, rounds: usize) -> Result<(), ExecError> {
     record_chains(executor, &kernels::PEAK_DOT, invocations, rounds)
+}
+
+pub(super) fn record_matrix(executor: &mut GpuExecutor, invocations: usize, rounds: usize) -> Result<(), ExecError> {
+    record_chains(executor, &kernels::PEAK_MATRIX, invocations, rounds)
 }
 
 fn record_chains(

@@ -68,7 +68,7 @@ impl Bench {
             Operands::Codes => Buffers::codes(gpu, shape)?,
             Operands::Floats => Buffers::floats(gpu, shape)?,
         });
-        Ok(candidates(shape.operands).iter().map(|tile| case(&operands, shape, tile)).collect())
+        Ok(candidates(shape, gpu.abilities()).map(|tile| case(&operands, shape, tile)).collect())
     }
 }
 

@@ -52,6 +52,10 @@ fn peak_kernels_compute_what_they_say() {
         // Eight sums near 1/2, each rounded.
         assert!((found - expected).abs() < 1e-5, "fma, invocation {i}: {found} {expected}");
     }
+    if engine.gpu().abilities().matrix_units {
+        // Eight chains of 24 steps.
+        assert_eq!(sums(&mut executor, peaks::record_matrix), [192.0; 128]);
+    }
     let data: Vec<f32> = Noise(7).floats(1000);
     let (x, y) = (executor.input(&[1000], &data).unwrap(), executor.memory(4000).unwrap());
     let x: &crate::memory::Tensor = x.get().unwrap();
@@ -104,7 +108,7 @@ fn a_device_uses_what_is_in_its_file() {
     let info = engine.gpu().info().clone();
     let shape = Shape { operands: Operands::Codes, m: 100, n: 24, k: 16, batch: 1 };
     let usual = engine.gpu().tile(shape);
-    let tile = candidates(Operands::Codes).iter().find(|tile| *tile != usual).unwrap();
+    let tile = candidates(shape, engine.gpu().abilities()).find(|tile| *tile != usual).unwrap();
     let mut tuning = Tuning::new(&info);
     tuning.set(Choice { class: shape.class(), tile, seconds: 1e-6 });
 

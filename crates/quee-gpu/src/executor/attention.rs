@@ -152,6 +152,7 @@ impl GpuExecutor {
         before: Option<&Tensor>,
         out: &Tensor,
     ) -> Result<(), ExecError> {
+        self.recorder_mut().at(site);
         let Product { m, n, k, factor, out: [out_sample, out_head, out_row] } = product;
         let (chunks, width) = (k.div_ceil(16), columns(n));
         let head = [16 * m * chunks, 16 * m, 16 * width * chunks, 16 * width];
@@ -207,6 +208,7 @@ impl GpuExecutor {
         b: &Block,
         out: &Tensor,
     ) -> Result<(), ExecError> {
+        self.recorder_mut().at(site);
         let Product { m, n, k, factor, out: [out_sample, out_head, out_row] } = product;
         let [a_sample, a_head, a_row] = a.strides;
         let (chunks, width) = (k.div_ceil(4), columns(n));
@@ -295,6 +297,7 @@ impl GpuExecutor {
         let infos = self.block(16 * samples * heads * width)?;
         let (groups, rules) = self.rules(site, 1, 0)?;
         let slot = self.recorder_mut().slot(site);
+        self.recorder_mut().at(site);
         let head = [16 * chunks * width, 16 * width];
         let strides = Strides { sample: t * sizes.stride(), head: dim };
         let recorder = self.recorder();

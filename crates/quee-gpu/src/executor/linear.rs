@@ -113,6 +113,7 @@ impl GpuExecutor {
         let (groups, rules) = self.rules(site, heads * tokens, p)?;
         let uneven = rules.rules.iter().any(Rule::is_uneven);
         let slot = self.recorder_mut().slot(site);
+        self.recorder_mut().at(site);
         let (gain, offset, eps) = self.norm_operands(before)?;
         let (kernel, each) = row_kernel(RowOperation::Quantize, self.gpu().is_tiled());
         let recorder = self.recorder();
@@ -251,6 +252,7 @@ impl GpuExecutor {
         out: &Tensor,
     ) -> Result<(), ExecError> {
         let (k, n) = (linear.inputs, linear.outputs);
+        self.recorder_mut().at(&linear.site);
         let packed = self.weights.linear(linear, width, self.engine.plan())?;
         let Packed::Codes(PackedCodes { panels, planes, infos }) = &*packed else {
             unreachable!("packed at an integer width")
@@ -328,6 +330,7 @@ impl GpuExecutor {
         out: &Tensor,
     ) -> Result<(), ExecError> {
         let (k, n) = (linear.inputs, linear.outputs);
+        self.recorder_mut().at(&linear.site);
         let packed = self.weights.linear(linear, Width::FLOAT, self.engine.plan())?;
         let Packed::Floats(PackedFloats { panels, bias }) = &*packed else { unreachable!("packed as floats") };
         for run in self.recorder().runs(&linear.site, rows, &[4 * k, 4 * n], usize::MAX)? {
@@ -394,6 +397,7 @@ impl GpuExecutor {
     }
 
     fn rows_float(&mut self, x: &Tensor, site: &str, before: Before<'_>) -> Result<Tensor, ExecError> {
+        self.recorder_mut().at(site);
         let d = *x.shape.last().expect("checked by the callers");
         let rows = x.len() / d.max(1);
         let out = self.tensor(&x.shape)?;

@@ -22,6 +22,7 @@ use crate::device::Gpu;
 use crate::engine::{GpuEngine, Packed, Weights};
 use crate::memory::Tensor;
 use crate::params::Rules;
+use crate::profile::KernelTime;
 use crate::recorder::{Counts, Recorder, Span};
 use linear::Afterwards;
 
@@ -56,6 +57,20 @@ impl GpuExecutor {
     /// Work of all executors of this engine so far; what is recorded only does not count yet.
     pub fn counts(&self) -> Counts {
         self.engine.counts()
+    }
+
+    /// Times every kernel from now on, or no longer; times taken before are forgotten. Each dispatch is then a pass of its own, so
+    /// everything takes longer. Without timestamps nothing is timed.
+    ///
+    /// # Errors
+    /// When the device has no memory for timestamps.
+    pub fn profile(&mut self, on: bool) -> Result<(), ExecError> {
+        self.recorder_mut().set_profile(on)
+    }
+
+    /// Times so far of what was submitted, by kernel and place.
+    pub fn profiled(&self) -> &[KernelTime] {
+        self.recorder().profiled()
     }
 
     fn recorder(&self) -> &Recorder {
@@ -207,6 +222,7 @@ impl Executor for GpuExecutor {
     }
 
     fn unfold(&mut self, x: &Value, window: &Window) -> Result<Value, ExecError> {
+        self.recorder_mut().at("");
         self.run_unfold(x.get()?, window).map(Value::new)
     }
 

@@ -26,7 +26,7 @@ proptest! {
         let exact: Vec<f64> = (0..m * n).map(exact).collect();
         let mut first: Option<Vec<f32>> = None;
         for (device, gpu) in devices.all() {
-            for tile in tiles::candidates(Operands::Floats) {
+            for tile in tiles::all(Operands::Floats) {
                 gpu.set_tile(Shape { operands: Operands::Floats, m, n, k, batch: 1 }, tile);
                 let mut executor = GpuEngine::on(dynamic(), Arc::clone(gpu)).executor().unwrap();
                 let x = executor.input(&[1, m, k], &x).unwrap();

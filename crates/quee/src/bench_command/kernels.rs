@@ -32,6 +32,9 @@ pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<R
     };
     rows.push(peak("dot4I8Packed", Some(peaks.dot.rate), None, peaks.dot.invocations));
     rows.push(peak("fma", Some(peaks.fma.rate), None, peaks.fma.invocations));
+    if let Some(matrix) = peaks.matrix {
+        rows.push(peak("matrix units", Some(matrix.rate), None, matrix.invocations));
+    }
     rows.push(peak("copy", None, Some(peaks.copy.rate), peaks.copy.invocations));
 
     let cases = bench.cases()?;
@@ -62,7 +65,7 @@ pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<R
 /// What the share of the peak means.
 pub fn peaks_text(peaks: &Peaks) -> String {
     format!(
-        "share_of_peak: of products of codes, the part of {:.1} Gop/s (the faster of dot4I8Packed and fma, measured here); of products of floats, of \
+        "share_of_peak: of products of codes, the part of {:.1} Gop/s (the fastest of dot4I8Packed, fma and matrix units, measured here); of products of floats, of \
          {:.1} Gop/s (fma); of all others, of {:.1} GB/s (a copy larger than most caches: what stays in a cache may pass it)\n",
         peaks.codes() / 1e9,
         peaks.fma.rate / 1e9,

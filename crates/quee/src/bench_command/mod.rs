@@ -25,6 +25,7 @@ mod runtimes;
 mod subject;
 mod table;
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,6 +78,12 @@ pub struct GpuArgs {
     /// What to measure; may be given several times [default: all]
     #[arg(long, value_name = "PART")]
     part: Vec<Part>,
+    /// Backbone of the part `networks`, a preset; its weights are random [default: `vit_d7_w192_p4_32`]
+    #[arg(long, value_name = "PRESET")]
+    backbone: Option<String>,
+    /// Pictures at a time in the part `networks`; may be given several times [default: 1, 8 and 64]
+    #[arg(long, value_name = "N")]
+    batch: Vec<NonZero<u16>>,
 }
 
 /// A part of the figures.
@@ -134,7 +141,9 @@ fn gpu(args: &GpuArgs, cancel: &Cancel) -> Result<()> {
         print(&format!("{comparison}\n"))?;
     }
     if wanted(Part::Networks) {
-        network::measure(&gpu, effort, cancel, &mut figures.rows)?;
+        let batches: Vec<usize> = args.batch.iter().map(|n| n.get().into()).collect();
+        let what = network::Networks { backbone: args.backbone.as_deref(), batches: &batches };
+        network::measure(&gpu, effort, &what, cancel, &mut figures.rows)?;
         figures.publish()?;
     }
     if let Some(path) = &figures.csv {

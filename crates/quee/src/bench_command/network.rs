@@ -34,12 +34,29 @@ fn plan() -> Arc<QuantPlan> {
     Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax))
 }
 
+/// Which network, and how many pictures at a time.
+pub struct Networks<'a> {
+    /// Preset of the backbone; `None`: a small ViT.
+    pub backbone: Option<&'a str>,
+    /// Pictures at a time; none: a few usual numbers.
+    pub batches: &'a [usize],
+}
+
 /// Blocks, networks and mixed batches.
-pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<Row>) -> Result<()> {
-    let batches: &[usize] = if effort.small { &[1, 2] } else { &[1, 8, 64] };
-    let mixed = if effort.small { 6 } else { 96 };
-    let name = if effort.small { "vit_d6_w80_p2_8" } else { "vit_d7_w192_p4_32" };
-    let subject = Subject::new(name, None, mixed.max(batches[batches.len() - 1]))?;
+pub fn measure(
+    gpu: &Arc<Gpu>,
+    effort: Effort,
+    what: &Networks<'_>,
+    cancel: &Cancel,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    let usual: &[usize] = if effort.small { &[1, 2] } else { &[1, 8, 64] };
+    let batches = if what.batches.is_empty() { usual } else { what.batches };
+    let most = batches.iter().copied().max().unwrap_or(1);
+    // A multiple of three near the usual 96, and of the size of the largest batch where that is larger.
+    let mixed = if effort.small { 6 } else { most.max(96).next_multiple_of(3) };
+    let name = what.backbone.unwrap_or(if effort.small { "vit_d6_w80_p2_8" } else { "vit_d7_w192_p4_32" });
+    let subject = Subject::new(name, None, mixed.max(most))?;
     let engine = GpuEngine::on(plan(), Arc::clone(gpu));
     let stage = Stage::start("blocks and networks", 2 * batches.len() * widths().len() + 1);
     for width in widths() {

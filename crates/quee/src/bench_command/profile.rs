@@ -1,19 +1,22 @@
-//! `quee bench profile`: where the CPU executor's time goes, operation by operation.
+//! `quee bench profile`: where the time goes, operation by operation on the processor, kernel by kernel on a graphics adapter.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use quee_backbone::Executor;
-use quee_cpu::{CpuEngine, Isa, ProfileRow};
+use quee_backbone::{Executor, QuantPlan};
+use quee_cpu::{CpuEngine, Isa};
 use quee_gpu::bench::median;
+use quee_gpu::{Gpu, GpuEngine, GpuOptions};
 use quee_quant::{ActQuantizer, Width};
 use serde_json::json;
 
+use super::SOFTWARE;
 use super::subject::Subject;
 use crate::cancel::Cancel;
+use crate::folders;
 use crate::output::print;
 use crate::quantize::command::names;
 
@@ -35,7 +38,13 @@ pub struct ProfileArgs {
     /// Quantizer of activations
     #[arg(long, value_name = "NAME", default_value = "dynamic-token", value_parser = names())]
     quantizer: ActQuantizer,
-    /// Threads inside one executor; with more than one, a block that is run at once is one row
+    /// What runs it
+    #[arg(long, value_enum, default_value_t = Runner::Cpu)]
+    backend: Runner,
+    /// Adapter of the backend `gpu`: part of its name [default: the most powerful]
+    #[arg(long, value_name = "NAME", requires_if("gpu", "backend"))]
+    adapter: Option<String>,
+    /// Threads inside one executor of the backend `cpu`; with more than one, a block that is run at once is one row
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
     /// Passes; the fastest counts
@@ -46,49 +55,140 @@ pub struct ProfileArgs {
     json: bool,
 }
 
+/// What runs a backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Runner {
+    /// The processor
+    Cpu,
+    /// A graphics adapter; its kernels are timed by its own timestamps, each in a pass of its own
+    Gpu,
+}
+
 /// Measures and prints.
 ///
 /// # Errors
-/// When the backbone cannot be had or run, or on a wish to stop.
+/// When the backbone or the adapter cannot be had or run, or on a wish to stop.
 pub fn run(args: &ProfileArgs, cancel: &Cancel) -> Result<()> {
-    let batch = args.batch as usize;
-    let subject = Subject::new(&args.preset, args.weights.as_deref(), batch)?;
-    let engine = CpuEngine::new(Arc::new(subject.plan(args.quantizer, args.width)?), Isa::best());
-    let mut executor = engine.executor();
+    let subject = Subject::new(&args.preset, args.weights.as_deref(), args.batch as usize)?;
+    let plan = Arc::new(subject.plan(args.quantizer, args.width)?);
+    let report = match args.backend {
+        Runner::Cpu => on_cpu(args, &subject, plan, cancel)?,
+        Runner::Gpu => on_gpu(args, &subject, plan, cancel)?,
+    };
+    print(&if args.json { report.json() } else { report.text() })
+}
+
+fn on_cpu<'a>(args: &'a ProfileArgs, subject: &Subject, plan: Arc<QuantPlan>, cancel: &Cancel) -> Result<Report<'a>> {
+    let mut executor = CpuEngine::new(plan, Isa::best()).executor();
     executor.set_threads(args.threads.into());
     executor.set_width(args.width)?;
+    let row = |row: &quee_cpu::ProfileRow| Row {
+        operation: row.operation.to_owned(),
+        place: row.place.clone(),
+        detail: row.width.to_string(),
+        calls: row.calls,
+        seconds: row.time.as_secs_f64(),
+    };
     let (mut fastest, mut times) = (Pass::default(), Vec::new());
     // The first pass packs weights and fills caches.
     for pass in 0..=args.runs {
         cancel.check()?;
         executor.profile(true);
-        let start = Instant::now();
-        let images = subject.input(&mut executor, 0, batch)?;
-        let logits = subject.backbone.logits(&mut executor, &images)?;
-        let logits = executor.read(&logits)?;
-        let time = start.elapsed();
-        ensure!(logits.iter().all(|x| x.is_finite()), "{}: logits are not finite", args.preset);
+        let seconds = logits(subject, &mut executor, args)?;
         if pass > 0 {
-            times.push(time.as_secs_f64());
-            if fastest.rows.is_empty() || time < fastest.time {
-                fastest = Pass { time, rows: executor.profiled().to_vec() };
+            times.push(seconds);
+            if fastest.rows.is_empty() || seconds < fastest.seconds {
+                fastest = Pass { seconds, rows: executor.profiled().iter().map(row).collect() };
             }
         }
     }
-    let report = Report { args, kernels: executor.name(), fastest, median: median(times) };
-    print(&if args.json { report.json() } else { report.text() })
+    let kernels = executor.name();
+    Ok(Report { args, kernels, rest: "between operations", notes: Vec::new(), fastest, median: median(times) })
+}
+
+/// Times of kernels come from passes in which each is timed, those of a pass from passes in which none is.
+fn on_gpu<'a>(args: &'a ProfileArgs, subject: &Subject, plan: Arc<QuantPlan>, cancel: &Cancel) -> Result<Report<'a>> {
+    let options = GpuOptions { adapter: args.adapter.clone(), tuning: folders::tuning(), ..GpuOptions::default() };
+    let gpu = Gpu::open(&options)?;
+    let mut executor = GpuEngine::on(plan, Arc::clone(&gpu)).executor()?;
+    executor.set_width(args.width)?;
+    let mut fastest = Pass::default();
+    let mut times = Vec::new();
+    for pass in 0..=args.runs {
+        cancel.check()?;
+        let seconds = logits(subject, &mut executor, args)?;
+        if pass > 0 {
+            times.push(seconds);
+        }
+    }
+    fastest.seconds = times.iter().copied().fold(f64::INFINITY, f64::min);
+    let total = |rows: &[Row]| rows.iter().map(|row| row.seconds).sum::<f64>();
+    for _ in 0..args.runs {
+        cancel.check()?;
+        executor.profile(true)?;
+        logits(subject, &mut executor, args)?;
+        let rows: Vec<Row> = executor
+            .profiled()
+            .iter()
+            .map(|row| Row {
+                operation: row.kernel.to_owned(),
+                place: row.place.clone(),
+                detail: row.workgroups.map(|n| n.to_string()).join("x"),
+                calls: row.calls,
+                seconds: row.seconds,
+            })
+            .collect();
+        if fastest.rows.is_empty() || total(&rows) < total(&fastest.rows) {
+            fastest.rows = rows;
+        }
+    }
+    let mut notes = Vec::new();
+    if gpu.info().is_software() {
+        notes.push(format!("WARNING: {SOFTWARE}"));
+    }
+    notes.push(match total(&fastest.rows) > 0.0 {
+        true => "kernels by the adapter's timestamps, one by one; the last column is their workgroups".into(),
+        false => "the adapter has no timestamps: kernels cannot be timed one by one".into(),
+    });
+    let rest = "host, and what one kernel hides of another";
+    Ok(Report { args, kernels: executor.name(), rest, notes, fastest, median: median(times) })
+}
+
+/// Pictures to logits; the seconds that it took.
+fn logits(subject: &Subject, executor: &mut dyn Executor, args: &ProfileArgs) -> Result<f64> {
+    let start = Instant::now();
+    let images = subject.input(executor, 0, args.batch as usize)?;
+    let logits = subject.backbone.logits(executor, &images)?;
+    let logits = executor.read(&logits)?;
+    let seconds = start.elapsed().as_secs_f64();
+    ensure!(logits.iter().all(|x| x.is_finite()), "{}: logits are not finite", args.preset);
+    Ok(seconds)
+}
+
+/// Time of one kind of operation.
+struct Row {
+    operation: String,
+    place: String,
+    /// Width, or workgroups.
+    detail: String,
+    calls: u64,
+    seconds: f64,
 }
 
 /// One pass of pictures to logits.
 #[derive(Default)]
 struct Pass {
-    time: Duration,
-    rows: Vec<ProfileRow>,
+    seconds: f64,
+    rows: Vec<Row>,
 }
 
 struct Report<'a> {
     args: &'a ProfileArgs,
     kernels: String,
+    /// What the time is called that no row has.
+    rest: &'static str,
+    /// Said before the table.
+    notes: Vec<String>,
     fastest: Pass,
     /// Seconds of a pass.
     median: f64,
@@ -120,20 +220,20 @@ fn bar(share: f64) -> String {
 
 impl Report<'_> {
     /// Parts, largest first, each with its rows, largest first.
-    fn parts(&self) -> Vec<(&'static str, Duration, Vec<&ProfileRow>)> {
+    fn parts(&self) -> Vec<(&'static str, f64, Vec<&Row>)> {
         let of = |name: &'static str| {
-            let mut rows: Vec<&ProfileRow> = self.fastest.rows.iter().filter(|row| part(&row.place) == name).collect();
-            rows.sort_by_key(|row| std::cmp::Reverse(row.time));
-            (name, rows.iter().map(|row| row.time).sum(), rows)
+            let mut rows: Vec<&Row> = self.fastest.rows.iter().filter(|row| part(&row.place) == name).collect();
+            rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+            (name, rows.iter().map(|row| row.seconds).sum(), rows)
         };
-        let mut parts: Vec<(_, Duration, Vec<_>)> = PARTS.map(of).into();
+        let mut parts: Vec<(_, f64, Vec<_>)> = PARTS.map(of).into();
         parts.retain(|(.., rows)| !rows.is_empty());
-        parts.sort_by_key(|(_, time, _)| std::cmp::Reverse(*time));
+        parts.sort_by(|(_, a, _), (_, b, _)| b.total_cmp(a));
         parts
     }
 
-    fn share(&self, time: Duration) -> f64 {
-        time.as_secs_f64() / self.fastest.time.as_secs_f64()
+    fn share(&self, seconds: f64) -> f64 {
+        seconds / self.fastest.seconds
     }
 
     fn text(&self) -> String {
@@ -145,20 +245,29 @@ impl Report<'_> {
             self.kernels,
             s((*threads).into()),
             if *runs == 1 { "" } else { "es" },
-            1e3 * self.fastest.time.as_secs_f64(),
+            1e3 * self.fastest.seconds,
             1e3 * self.median,
         );
+        for note in &self.notes {
+            out += &format!("{note}\n\n");
+        }
         let parts = self.parts();
         let labels = parts.iter().flat_map(|(_, _, rows)| rows.iter().map(|row| row.operation.chars().count() + 2));
         let label = labels.chain(PARTS.map(str::len)).max().unwrap_or(0);
         let place = self.fastest.rows.iter().map(|row| row.place.len()).max().unwrap_or(0).max(5);
         let heading = format!(
-            "  {:BAR$}  {:>6}  {:>9}  {:>6}  {:label$}  {:place$}  width",
-            "", "share", "ms", "calls", "", "place"
+            "  {:BAR$}  {:>6}  {:>9}  {:>6}  {:label$}  {:place$}  {}",
+            "",
+            "share",
+            "ms",
+            "calls",
+            "",
+            "place",
+            if self.args.backend == Runner::Cpu { "width" } else { "workgroups" }
         );
         out += &(heading.trim_end().to_owned() + "\n");
-        let mut line = |time: Duration, calls: &str, what: &str, at: &str, width: &str| {
-            let (share, ms) = (self.share(time), 1e3 * time.as_secs_f64());
+        let mut line = |seconds: f64, calls: &str, what: &str, at: &str, width: &str| {
+            let (share, ms) = (self.share(seconds), 1e3 * seconds);
             let line = format!(
                 "  {}  {:>5.1}%  {ms:>9.4}  {calls:>6}  {what:label$}  {at:place$}  {width}",
                 bar(share),
@@ -169,26 +278,26 @@ impl Report<'_> {
         for (name, time, rows) in &parts {
             line(*time, "", name, "", "");
             for row in rows {
-                let width = row.width.to_string();
-                line(row.time, &row.calls.to_string(), &format!("  {}", row.operation), &row.place, &width);
+                line(row.seconds, &row.calls.to_string(), &format!("  {}", row.operation), &row.place, &row.detail);
             }
         }
-        let known: Duration = self.fastest.rows.iter().map(|row| row.time).sum();
-        line(self.fastest.time.saturating_sub(known), "", "between operations", "", "");
+        let known: f64 = self.fastest.rows.iter().map(|row| row.seconds).sum();
+        line((self.fastest.seconds - known).max(0.0), "", self.rest, "", "");
         out
     }
 
     fn json(&self) -> String {
         let ProfileArgs { preset, batch, width, quantizer, threads, runs, .. } = self.args;
-        let row = |row: &ProfileRow| {
+        let detail = if self.args.backend == Runner::Cpu { "width" } else { "workgroups" };
+        let row = |row: &Row| {
             json!({
                 "part": part(&row.place),
                 "operation": row.operation,
                 "place": row.place,
-                "width": row.width.to_string(),
+                detail: row.detail,
                 "calls": row.calls,
-                "ms": 1e3 * row.time.as_secs_f64(),
-                "share": self.share(row.time),
+                "ms": 1e3 * row.seconds,
+                "share": self.share(row.seconds),
             })
         };
         let rows: Vec<_> = self.parts().iter().flat_map(|(.., rows)| rows.iter().map(|x| row(x))).collect();
@@ -200,7 +309,7 @@ impl Report<'_> {
             "batch": batch,
             "threads": threads,
             "runs": runs,
-            "fastest_ms": 1e3 * self.fastest.time.as_secs_f64(),
+            "fastest_ms": 1e3 * self.fastest.seconds,
             "median_ms": 1e3 * self.median,
             "rows": rows,
         });
