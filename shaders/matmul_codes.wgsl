@@ -5,9 +5,9 @@
 // the sums of so many chunks are then added as integers. A processor multiplies and adds floats in one step, and has no such step for
 // integers of 32 bits; an adapter with integer dot products is better served by matmul_codes_tiled or matmul_codes_dot.
 //
-// Shapes and layouts: shared/codes.wgsl. Oracle: tests/kernels/matmul_codes.rs
+// Shapes and layouts: shared/product.wgsl. Oracle: tests/kernels/matmul_codes.rs
 //
-// uses: math.wgsl codes.wgsl epilogue.wgsl
+// uses: math.wgsl product.wgsl codes.wgsl epilogue.wgsl
 // variant: plain
 // variant: gelu AFTER=1
 // variant: add AFTER=2

@@ -3,9 +3,9 @@
 // A workgroup computes 4 rows and COLUMNS columns. Invocation (x, part) sums chunks part, part + PARTS, ... of column x; the parts are
 // added in shared memory. Sums of integers are the same in every order.
 //
-// Shapes and layouts: shared/codes.wgsl. Oracle: tests/kernels/matmul_codes.rs
+// Shapes and layouts: shared/product.wgsl. Oracle: tests/kernels/matmul_codes.rs
 //
-// uses: math.wgsl codes.wgsl epilogue.wgsl
+// uses: math.wgsl product.wgsl codes.wgsl epilogue.wgsl
 // variant: 4x32 COLUMNS=32 PARTS=8
 // variant: 4x64 COLUMNS=64 PARTS=4
 

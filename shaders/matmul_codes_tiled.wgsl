@@ -5,9 +5,9 @@
 // neighbouring outputs. It has 4 * ROW_BLOCKS rows and 4 * COLUMN_BLOCKS columns; sums are named variables, because the length of an
 // array of an invocation cannot be an override.
 //
-// Shapes and layouts: shared/codes.wgsl. Oracle: tests/kernels/matmul_codes.rs
+// Shapes and layouts: shared/product.wgsl. Oracle: tests/kernels/matmul_codes.rs
 //
-// uses: math.wgsl codes.wgsl epilogue.wgsl tiled.wgsl
+// uses: math.wgsl product.wgsl codes.wgsl epilogue.wgsl tiled.wgsl
 // variant: 128x128 SIZE_X=16 SIZE_Y=16 ROW_BLOCKS=2 COLUMN_BLOCKS=2 STEP=4
 // variant: 64x128 SIZE_X=16 SIZE_Y=16 ROW_BLOCKS=1 COLUMN_BLOCKS=2 STEP=4
 // variant: 64x64 SIZE_X=16 SIZE_Y=16 ROW_BLOCKS=1 COLUMN_BLOCKS=1 STEP=8

@@ -34,8 +34,9 @@ pub struct AdapterInfo {
 /// What the kernel on matrix units needs.
 pub(crate) const MATRIX_FEATURES: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
-/// Shared memory of that kernel's largest tile, in bytes.
+/// Shared memory of that kernel's largest tile, in bytes, and its invocations.
 const MATRIX_SHARED: u32 = 48 << 10;
+const MATRIX_INVOCATIONS: u32 = 512;
 
 /// Kinds of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ impl AdapterInfo {
         let matrix_units = features.contains(MATRIX_FEATURES)
             && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
             && limits.max_compute_workgroup_storage_size >= MATRIX_SHARED
+            && limits.max_compute_invocations_per_workgroup >= MATRIX_INVOCATIONS
             && adapter.cooperative_matrix_properties().iter().any(half);
         let known = [
             (wgpu::Features::TIMESTAMP_QUERY, "timestamps"),

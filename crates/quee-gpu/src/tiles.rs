@@ -121,8 +121,8 @@ const TILED: [(&str, usize, usize, Constants); 5] = [
 /// The longest sums that matrix units add up without rounding: 1,024 products of 8-bit codes stay within 2^24.
 const MATRIX_K: usize = 1024;
 
-const fn groups(m: u8, n: u8, row_blocks: u8) -> [(&'static str, f64); 3] {
-    [("GROUPS_M", m as f64), ("GROUPS_N", n as f64), ("ROW_BLOCKS", row_blocks as f64)]
+const fn groups(m: u8, n: u8) -> [(&'static str, f64); 2] {
+    [("GROUPS_M", m as f64), ("GROUPS_N", n as f64)]
 }
 
 const fn matrix(name: &'static str, rows: usize, columns: usize, constants: Constants) -> Tile {
@@ -148,10 +148,10 @@ static CODES: [Tile; 13] = [
     Tile { name: "direct 16x32", rows: 16, columns: 32, source: &kernels::MATMUL_CODES, constants: &[("TALL", 1.0)] },
     dot("dot 4x32", 32, &[("COLUMNS", 32.0), ("PARTS", 8.0)]),
     dot("dot 4x64", 64, &[("COLUMNS", 64.0), ("PARTS", 4.0)]),
-    matrix("matrix 128x128", 128, 128, &groups(2, 4, 4)),
-    matrix("matrix 128x64", 128, 64, &groups(2, 2, 4)),
-    matrix("matrix 64x64", 64, 64, &groups(2, 2, 2)),
-    matrix("matrix 32x64", 32, 64, &groups(1, 2, 2)),
+    matrix("matrix 128x128", 128, 128, &groups(4, 4)),
+    matrix("matrix 64x128", 64, 128, &groups(2, 4)),
+    matrix("matrix 64x64", 64, 64, &groups(2, 2)),
+    matrix("matrix 32x64", 32, 64, &groups(1, 2)),
     tiled(0, &kernels::MATMUL_CODES_TILED),
     tiled(1, &kernels::MATMUL_CODES_TILED),
     tiled(2, &kernels::MATMUL_CODES_TILED),
@@ -212,7 +212,8 @@ pub fn usual(shape: Shape, abilities: Abilities) -> &'static Tile {
     let tiles = match shape.operands {
         Operands::Codes if shape.m <= FEW_ROWS => return &all[DOT],
         Operands::Floats if shape.m <= FEW_ROWS => return &all[0],
-        _ if all.iter().any(|tile| tile.is_matrix() && tile.can(shape, abilities)) => &all[MATRIX..MATRIX + MATRICES],
+        // Larger tiles of matrix units win by little where they do, and lose more elsewhere.
+        Operands::Codes if all[MATRIX].can(shape, abilities) => &all[MATRIX + 2..MATRIX + MATRICES],
         _ => &all[all.len() - TILED.len()..],
     };
     let good = |tile: &&Tile| tile.fits(shape) && tile.workgroups(shape) >= ENOUGH;
