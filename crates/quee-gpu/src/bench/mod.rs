@@ -16,6 +16,7 @@ mod rows;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use quee_backbone::{ExecError, Executor};
 use quee_quant::Width;
@@ -154,7 +155,12 @@ impl Bench {
     /// When the device has too little memory for the operands.
     pub fn cases(&mut self) -> Result<Vec<Case>, ExecError> {
         let mut cases = Vec::new();
-        for &shape in products::shapes(self.effort.small) {
+        let software = self.executor.gpu().info().is_software();
+        for shape in products::shapes(self.effort.small)
+            .iter()
+            .copied()
+            .chain(products::large(self.effort.small || software).iter().copied())
+        {
             cases.extend(self.tiles(shape)?);
             cases.extend(self.tiles(Shape { operands: Operands::Floats, ..shape })?);
         }
@@ -176,7 +182,11 @@ impl Bench {
         self.run(case, 1)?;
         let once = self.run(case, 1)?;
         let chain = chain(self.effort.seconds, once);
-        self.run(case, chain)?;
+        // A GPU that was idle takes a while to reach its clock.
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < 2.0 * self.effort.seconds {
+            self.run(case, chain)?;
+        }
         let runs = self.effort.runs;
         let times = (0..runs).map(|_| self.run(case, chain)).collect::<Result<Vec<f64>, ExecError>>()?;
         Ok(Figure { seconds: median(times) / chain as f64, chain, runs })
@@ -187,7 +197,7 @@ impl Bench {
     /// # Errors
     /// When the device fails.
     pub fn time_as_called(&mut self, case: &Case, chain: usize) -> Result<f64, ExecError> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         for _ in 0..chain {
             (case.record)(&mut self.executor)?;
         }

@@ -52,6 +52,14 @@ const SHAPES: [Shape; 7] = [
 /// Small ones of the same kinds.
 const SMALL: [Shape; 2] = [product(130, 96, 64), products(6, 17, 17, 16)];
 
+/// Products that keep a GPU busy: 1,024 pictures of 65 tokens at 192 features, 64 of 197.
+const LARGE: [Shape; 3] = [product(66_560, 576, 192), product(66_560, 192, 384), product(12_608, 192, 768)];
+
+/// More products of codes; none where they would take too long.
+pub(super) fn large(none: bool) -> &'static [Shape] {
+    if none { &[] } else { &LARGE }
+}
+
 /// Products of codes.
 pub(super) fn shapes(small: bool) -> &'static [Shape] {
     if small { &SMALL } else { &SHAPES }

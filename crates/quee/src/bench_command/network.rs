@@ -133,6 +133,11 @@ fn network(subject: &Subject, engine: &Arc<GpuEngine>, effort: Effort, width: Wi
     let (mut gpu_times, mut cpu_times) = (Vec::new(), Vec::new());
     let mut counts = Default::default();
     for _ in 0..=effort.runs {
+        // A GPU that was idle while the processor computed takes a while to reach its clock.
+        let warm = Instant::now();
+        while !engine.gpu().info().is_software() && warm.elapsed().as_secs_f64() < effort.seconds {
+            logits(subject, &mut gpu, 0, batch)?;
+        }
         let before = engine.counts();
         let start = Instant::now();
         logits(subject, &mut gpu, 0, batch)?;
