@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::HeadsError;
+use crate::network::{LANES, total};
 
 /// At most this many of the largest class probabilities are features.
 const LARGEST: usize = 10;
@@ -113,11 +114,11 @@ impl FeatureSpec {
         let start = out.len();
         push_largest(probs, self.largest(), out);
         let (largest, second) = (out[start], out[start + 1]);
-        let sum_of_squares: f32 = probs.iter().map(|p| p * p).sum();
+        let [entropy, of_squares] = self.entropies(probs);
         out.push(largest);
-        out.push(self.entropy(probs.iter().copied()));
+        out.push(entropy);
         out.push(largest - second);
-        out.push(self.entropy(probs.iter().map(|p| p * p / sum_of_squares)));
+        out.push(of_squares);
         match previous {
             Some(previous) => {
                 assert_eq!(previous.len(), self.classes, "class probabilities of the previous exit");
@@ -148,10 +149,20 @@ impl FeatureSpec {
         LARGEST.min(self.classes)
     }
 
-    /// Entropy as a share of that of the uniform distribution, 0 to 1.
-    fn entropy(&self, probs: impl Iterator<Item = f32>) -> f32 {
-        let nats: f32 = probs.filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum();
-        (nats / (self.classes as f32).ln()).clamp(0.0, 1.0)
+    /// Entropy of `p` and of its squares made to sum to 1, each as a share of that of the uniform distribution, 0 to 1.
+    ///
+    /// One logarithm for each class serves both: with S = Σ p², −Σ p²/S · ln(p²/S) = ln S − 2/S · Σ p² ln p.
+    fn entropies(&self, probs: &[f32]) -> [f32; 2] {
+        let (mut nats, mut weighted, mut squares) = (0.0, 0.0, 0.0);
+        for &p in probs.iter().filter(|&&p| p > 0.0) {
+            let (p, logarithm) = (f64::from(p), f64::from(p.ln()));
+            let term = p * logarithm;
+            nats -= term;
+            weighted += p * term;
+            squares += p * p;
+        }
+        let uniform = (self.classes as f64).ln();
+        [nats, squares.ln() - 2.0 * weighted / squares].map(|entropy| (entropy / uniform).clamp(0.0, 1.0) as f32)
     }
 
     /// Random signs keep distances as well as random normals do (Achlioptas 2003), and one bit each is cheap enough to
@@ -160,15 +171,40 @@ impl FeatureSpec {
         assert_eq!(token.len(), self.token_dim, "class token");
         let mut signs = ChaCha8Rng::seed_from_u64(self.projection_seed);
         let scale = (self.token_dim as f32).sqrt().recip();
+        let (chunks, rest) = token.as_chunks::<64>();
+        let mut last = [0.0; 64];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = (!rest.is_empty()).then_some(&last);
         for _ in 0..self.projection {
-            let mut sum = 0.0;
-            for chunk in token.chunks(64) {
-                let bits = signs.next_u64();
-                for (i, &value) in chunk.iter().enumerate() {
-                    sum += if bits >> i & 1 == 1 { value } else { -value };
-                }
+            let mut partial = [0.0; LANES];
+            for chunk in chunks.iter().chain(last) {
+                add_signed(chunk, signs.next_u64(), &mut partial);
             }
-            out.push(sum * scale);
+            out.push(total(partial) * scale);
+        }
+    }
+}
+
+/// What the sign bits of four values are changed by where a bit is 0: entry `n` is for the four bits of `n`, the lowest first.
+const FLIPS: [[u32; 4]; 16] = {
+    let mut flips = [[0; 4]; 16];
+    let mut at = 0;
+    while at < 64 {
+        if (at / 4) >> (at % 4) & 1 == 0 {
+            flips[at / 4][at % 4] = 1 << 31;
+        }
+        at += 1;
+    }
+    flips
+};
+
+/// Adds value i to sum i % 16 where bit i is 1, and its negative where it is 0.
+fn add_signed(values: &[f32; 64], bits: u64, partial: &mut [f32; LANES]) {
+    for (block, four) in values.as_chunks::<4>().0.iter().enumerate() {
+        let flips = FLIPS[(bits >> (4 * block) & 15) as usize];
+        let sums = &mut partial[4 * block % LANES..][..4];
+        for i in 0..4 {
+            sums[i] += f32::from_bits(four[i].to_bits() ^ flips[i]);
         }
     }
 }

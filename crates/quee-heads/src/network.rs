@@ -215,9 +215,37 @@ fn linear(row: &[f32], weight: &[f32], bias: &[f32], out: &mut Vec<f32>) {
     }));
 }
 
+/// Partial sums of an inner product: element i belongs to sum i % 16, so that vectors of any width give the same bits and no addition waits
+/// for the one before it.
+pub(crate) const LANES: usize = 16;
+
+/// Partial sums, added in a fixed tree.
+pub(crate) fn total(mut partial: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            partial[i] += partial[i + width];
+        }
+        width /= 2;
+    }
+    partial[0]
+}
+
 /// Inner product over the length of the shorter operand.
 fn dot(weights: &[f32], values: &[f32]) -> f32 {
-    weights.iter().zip(values).map(|(w, x)| w * x).sum()
+    let length = weights.len().min(values.len());
+    let (weights, weights_rest) = weights[..length].as_chunks::<LANES>();
+    let (values, values_rest) = values[..length].as_chunks::<LANES>();
+    let mut partial = [0.0; LANES];
+    for (weights, values) in weights.iter().zip(values) {
+        for i in 0..LANES {
+            partial[i] += weights[i] * values[i];
+        }
+    }
+    for ((sum, w), x) in partial.iter_mut().zip(weights_rest).zip(values_rest) {
+        *sum += w * x;
+    }
+    total(partial)
 }
 
 #[cfg(test)]

@@ -105,5 +105,12 @@ fn text(backend: &str, report: &Efficiency) -> String {
         "\nrouting efficiency {:.3}; mean depth {:.2} segments",
         report.routing_efficiency, report.mean_depth
     );
+    let parts = &report.parts;
+    let line = |times: &[f64]| times.iter().map(|ms| format!(" {ms:8.4}")).collect::<String>();
+    let _ = writeln!(text, "\nmilliseconds of a picture in plain batches\n{:24}{}", "stem", line(&[parts.stem_ms]));
+    for (of, segments) in report.statics.iter().zip(&parts.segments_ms) {
+        let _ = writeln!(text, "{:24}{}", format!("segments, {}", of.width), line(segments));
+    }
+    let _ = writeln!(text, "{:24}{}", "features, exit, gate", line(&parts.looks_ms));
     text
 }

@@ -48,6 +48,19 @@ pub struct Efficiency {
     pub routing_efficiency: f64,
     /// Full depth at one width, without exits on the way: the widths of the tree, then the others that the run knows.
     pub statics: Vec<Static>,
+    /// What the parts take as plain batches.
+    pub parts: Parts,
+}
+
+/// Milliseconds of a picture in plain batches.
+#[derive(Clone, Debug, Serialize)]
+pub struct Parts {
+    /// Picture to tokens, on quantized paths.
+    pub stem_ms: f64,
+    /// `[width][segment]`, widths as in `statics`.
+    pub segments_ms: Vec<Vec<f64>>,
+    /// Behind each segment: features, exit, and the gate where there is one.
+    pub looks_ms: Vec<f64>,
 }
 
 /// Full depth at one width.
@@ -289,6 +302,7 @@ impl Bench<'_> {
             mix_rate,
             routing_efficiency: policy_rate / mix_rate,
             statics: self.widths().into_iter().enumerate().map(of_width).collect(),
+            parts: times.parts(),
         }
     }
 }
@@ -297,6 +311,15 @@ impl Times {
     /// The stem on quantized paths.
     fn stem(&self) -> Spent {
         self.stems[0]
+    }
+
+    fn parts(&self) -> Parts {
+        let ms = |spent: &Spent| 1e3 * spent.each();
+        Parts {
+            stem_ms: ms(&self.stem()),
+            segments_ms: self.segments.iter().map(|segments| segments.iter().map(ms).collect()).collect(),
+            looks_ms: self.looks.iter().map(ms).collect(),
+        }
     }
 
     fn join(&mut self, other: &Self) {
