@@ -20,7 +20,7 @@ pub(crate) struct Bindings(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// By the hash of source and spans; of two with one hash, the later.
+    /// By the hash of source and bindings; of two with one hash, the later.
     groups: HashMap<u64, Entry, BuildHasherDefault<Folded>>,
     submissions: u64,
     /// Complaints of the driver when the groups were made.
@@ -40,7 +40,7 @@ impl Bindings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group of `spans` for a kernel; made by `make` where there is none yet. When `complaints` has grown, the driver may have refused
+    /// The group of what `spans` show a kernel, wherever in it their parts begin; made by `make` where there is none yet. When `complaints` has grown, the driver may have refused
     /// any group, so none of those from before is used.
     pub fn group(
         &self,
@@ -51,7 +51,7 @@ impl Bindings {
     ) -> wgpu::BindGroup {
         let mut hasher = Folded::default();
         std::ptr::hash(source, &mut hasher);
-        spans.hash(&mut hasher);
+        spans.iter().for_each(|span| span.binding().hash(&mut hasher));
         let hash = hasher.finish();
         let mut kept = self.kept();
         let now = kept.submissions;
@@ -60,7 +60,7 @@ impl Bindings {
         }
         if let Some(entry) = kept.groups.get_mut(&hash)
             && std::ptr::eq(entry.source, source)
-            && *entry.spans == *spans
+            && entry.spans.iter().map(Span::binding).eq(spans.iter().map(Span::binding))
         {
             entry.used = now;
             return entry.group.clone();
@@ -93,7 +93,7 @@ impl Bindings {
     }
 
     fn forget(&self, buffer: &wgpu::Buffer) {
-        self.kept().groups.retain(|_, entry| entry.spans.iter().all(|span| span.buffer != *buffer));
+        self.kept().groups.retain(|_, entry| entry.spans.iter().all(|span| span.binding().0 != buffer));
     }
 }
 
@@ -145,7 +145,7 @@ impl Hasher for Folded {
     }
 
     fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0.rotate_left(5) ^ word) * 0x9E37_79B9_7F4A_7C15_F39C_0C9D;
+        let product = u128::from(self.0.rotate_left(5) ^ word) * 0x9E37_79B9_7F4A_7C15;
         self.0 = (product >> 64) as u64 ^ product as u64;
     }
 

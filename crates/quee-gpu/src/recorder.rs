@@ -91,15 +91,20 @@ impl std::ops::Sub for Counts {
 
 /// A part of a buffer as a kernel sees it: a binding shows all of the buffer or, where that is too large, begins at a multiple of the
 /// adapter's alignment, so the part itself begins `at` bytes into the binding.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub(crate) struct Span {
-    pub buffer: wgpu::Buffer,
+    buffer: wgpu::Buffer,
     start: u64,
     size: u64,
     at: u64,
 }
 
 impl Span {
+    /// What the kernel sees: of which buffer, from where, how many bytes.
+    pub fn binding(&self) -> (&wgpu::Buffer, u64, u64) {
+        (&self.buffer, self.start, self.size)
+    }
+
     /// Where the part begins, in numbers of 32 bits.
     pub fn at(&self) -> u32 {
         (self.at / 4) as u32
