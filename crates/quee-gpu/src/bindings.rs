@@ -160,7 +160,7 @@ impl Hasher for Folded {
 
 #[cfg(test)]
 mod tests {
-    use quee_backbone::{Attention, Executor as _, Linear, Norm, Param, QuantPlan};
+    use quee_backbone::{Attention, ExecError, Executor as _, Linear, Norm, Param, QuantPlan};
     use quee_quant::WeightQuantizer;
 
     use super::*;
@@ -304,6 +304,25 @@ mod tests {
         assert_eq!(executor.recorder().bindings.len(), 0);
         assert_eq!(block.run(&mut executor, 5), expected);
         assert_eq!(executor.recorder().bindings.len(), groups);
+    }
+
+    #[test]
+    fn a_profile_and_a_lost_device_change_no_result() {
+        let Some(gpu) = device() else { return };
+        let (engine, block) = (engine(&gpu), Block::new());
+        let mut first = executor(&engine);
+        let expected = block.run(&mut first, 5);
+        first.profile(true).unwrap();
+        assert_eq!(block.run(&mut first, 5), expected);
+        first.profile(false).unwrap();
+        assert_eq!(block.run(&mut first, 5), expected);
+        gpu.lose();
+        let x = first.input(&[5, 3, 8], &[0.0; 120]);
+        let read = x.and_then(|x| first.norm_linear(&x, &block.norm, &block.qkv)).and_then(|y| first.read(&y));
+        assert!(matches!(read, Err(ExecError::DeviceLost { .. })), "{read:?}");
+        drop(first);
+        let mut second = executor(&engine);
+        assert_eq!(block.run(&mut second, 5), expected);
     }
 
     #[test]
