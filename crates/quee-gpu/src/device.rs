@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quee_backbone::ExecError;
 
 use crate::adapter::{self, AdapterInfo, Power};
+use crate::bindings::{Bindings, Registry};
 use crate::error::GpuError;
 use crate::kernels::{Binding, Source};
 use crate::tiles::{self, Abilities, Shape, Tile};
@@ -70,20 +71,20 @@ pub struct Gpu {
     options: GpuOptions,
     limits: wgpu::Limits,
     matrix_units: bool,
-    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    pipelines: Mutex<HashMap<&'static str, Vec<Arc<Pipeline>>>>,
     /// Choices of tiles by class of shapes.
     tiles: Mutex<HashMap<Shape, &'static Tile>>,
     health: Arc<Health>,
-    allocated: Arc<AtomicU64>,
+    ledger: Arc<Ledger>,
     /// Stands in for operands that a variant of a kernel does not use.
     pub(crate) nothing: wgpu::Buffer,
 }
 
-type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
-
 /// A kernel with its constants filled in.
 pub(crate) struct Pipeline {
+    constants: Vec<(&'static str, f64)>,
     pub pipeline: wgpu::ComputePipeline,
+    /// Equal for all pipelines of a kernel.
     pub layout: wgpu::BindGroupLayout,
 }
 
@@ -92,10 +93,13 @@ pub(crate) struct Pipeline {
 struct Health {
     lost: AtomicBool,
     message: Mutex<Option<String>>,
+    /// Messages so far.
+    complaints: AtomicU64,
 }
 
 impl Health {
     fn note(&self, message: String) {
+        self.complaints.fetch_add(1, Ordering::Relaxed);
         // The first complaint is the cause of those that follow.
         self.message.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
     }
@@ -153,7 +157,7 @@ impl Gpu {
             pipelines: Mutex::default(),
             tiles: Mutex::default(),
             health,
-            allocated: Arc::default(),
+            ledger: Arc::default(),
             nothing,
         };
         if let Some(folder) = &options.tuning {
@@ -234,7 +238,17 @@ impl Gpu {
 
     /// Bytes of all buffers.
     pub fn allocated(&self) -> u64 {
-        self.allocated.load(Ordering::Relaxed)
+        self.ledger.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often the driver has complained.
+    pub(crate) fn complaints(&self) -> u64 {
+        self.health.complaints.load(Ordering::Relaxed)
+    }
+
+    /// Bind groups of a recorder to come.
+    pub(crate) fn bindings(&self) -> Arc<Bindings> {
+        self.ledger.bindings.register()
     }
 
     /// An error when the driver has complained since the last call.
@@ -258,9 +272,9 @@ impl Gpu {
     /// A new buffer.
     pub(crate) fn allocate(&self, bytes: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<Memory, ExecError> {
         let out_of_memory = |reason: String| ExecError::OutOfMemory { device: self.info.name.clone(), reason };
-        let taken = self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        let taken = self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Subtracts again when it is dropped on the way out.
-        let share = Share { bytes, allocated: Arc::clone(&self.allocated) };
+        let share = Share { bytes, ledger: Arc::clone(&self.ledger) };
         if let Some(limit) = self.options.memory.filter(|&limit| taken + bytes > limit) {
             return Err(out_of_memory(format!("{bytes} bytes more than the {taken} in use pass the limit of {limit}")));
         }
@@ -278,7 +292,7 @@ impl Gpu {
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(out_of_memory(format!("{bytes} bytes more than the {taken} in use: {error}")));
         }
-        Ok(Memory { buffer, _share: share })
+        Ok(Memory { buffer, share })
     }
 
     /// A buffer with `content`.
@@ -301,9 +315,9 @@ impl Gpu {
         source: &'static Source,
         constants: &[(&'static str, f64)],
     ) -> Result<Arc<Pipeline>, ExecError> {
-        let key = (source.name, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect());
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = pipelines.get(&key) {
+        let of_kernel = pipelines.entry(source.name).or_default();
+        if let Some(found) = of_kernel.iter().find(|found| found.constants == constants) {
             return Ok(Arc::clone(found));
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -312,7 +326,7 @@ impl Gpu {
             self.check()?;
             return Err(self.refused(&format!("the driver refuses the kernel `{}`: {error}", source.name)));
         }
-        pipelines.insert(key, Arc::clone(&made));
+        of_kernel.push(Arc::clone(&made));
         Ok(made)
     }
 
@@ -363,7 +377,7 @@ impl Gpu {
             },
             cache: None,
         });
-        Pipeline { pipeline, layout }
+        Pipeline { constants: constants.to_vec(), pipeline, layout }
     }
 }
 
@@ -371,7 +385,7 @@ impl Gpu {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub buffer: wgpu::Buffer,
-    _share: Share,
+    share: Share,
 }
 
 impl Memory {
@@ -380,16 +394,33 @@ impl Memory {
     }
 }
 
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            self.share.ledger.bindings.forget(&self.buffer);
+        }
+    }
+}
+
+/// What a device's buffers have in common.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Bytes of all.
+    bytes: AtomicU64,
+    /// What else keeps them alive.
+    bindings: Registry,
+}
+
 /// A buffer's share of what is allocated.
 #[derive(Debug)]
 struct Share {
     bytes: u64,
-    allocated: Arc<AtomicU64>,
+    ledger: Arc<Ledger>,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.allocated.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

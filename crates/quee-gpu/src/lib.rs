@@ -11,6 +11,7 @@
 
 mod adapter;
 pub mod bench;
+mod bindings;
 mod clock;
 pub mod debug;
 mod device;

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quee_backbone::ExecError;
 use serde::{Deserialize, Serialize};
 
+use crate::bindings::Bindings;
 use crate::clock::{Clock, Stamps};
 use crate::device::{Gpu, Memory, Pipeline};
 use crate::kernels::{Binding, Source};
 use crate::memory::Pool;
 use crate::profile::{KernelTime, Profile};
 
-/// Bytes between the parameters of two dispatches: a multiple of what every adapter asks for, and enough for the largest.
+/// Most bytes of the parameters of a dispatch: a multiple of what every adapter asks for.
 const PARAMS: usize = 512;
 /// Dispatches of one command buffer; beyond, another one is begun.
 pub(crate) const DISPATCHES: usize = 512;
@@ -88,8 +89,8 @@ impl std::ops::Sub for Counts {
     }
 }
 
-/// A part of a buffer as a kernel sees it: bindings begin at multiples of the adapter's alignment, so the part itself begins `at` bytes
-/// into the binding.
+/// A part of a buffer as a kernel sees it: a binding shows all of the buffer or, where that is too large, begins at a multiple of the
+/// adapter's alignment, so the part itself begins `at` bytes into the binding.
 #[derive(Clone)]
 pub(crate) struct Span {
     buffer: wgpu::Buffer,
@@ -99,6 +100,11 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// What the kernel sees: of which buffer, from where, how many bytes.
+    pub fn binding(&self) -> (&wgpu::Buffer, u64, u64) {
+        (&self.buffer, self.start, self.size)
+    }
+
     /// Where the part begins, in numbers of 32 bits.
     pub fn at(&self) -> u32 {
         (self.at / 4) as u32
@@ -124,6 +130,7 @@ pub(crate) struct Recorder {
     pub gpu: Arc<Gpu>,
     pub pool: Arc<Pool>,
     pub counters: Arc<Counters>,
+    pub bindings: Arc<Bindings>,
     dispatches: Vec<Dispatch>,
     params: Vec<u8>,
     params_buffer: Memory,
@@ -143,6 +150,7 @@ impl Recorder {
         let flags = gpu.allocate((FLAGS * 4) as u64, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, false)?;
         let pool = Pool::new(Arc::clone(&gpu));
         Ok(Self {
+            bindings: gpu.bindings(),
             gpu,
             pool,
             counters,
@@ -202,8 +210,12 @@ impl Recorder {
 
     /// Bytes `from..from + bytes` of a buffer.
     pub fn span(&self, buffer: &wgpu::Buffer, from: usize, bytes: usize) -> Span {
-        let align = u64::from(self.gpu.limits().min_storage_buffer_offset_alignment).max(16);
         let from = from as u64;
+        // All of a buffer that fits a binding, whatever the part: then other parts, as other batches have, find their bind group.
+        if buffer.size() <= self.gpu.binding() as u64 {
+            return Span { buffer: buffer.clone(), start: 0, size: buffer.size(), at: from };
+        }
+        let align = u64::from(self.gpu.limits().min_storage_buffer_offset_alignment).max(16);
         let start = from / align * align;
         // Whole vectors, and no binding is empty.
         let end = (from + (bytes as u64).max(4)).next_multiple_of(16).min(buffer.size());
@@ -266,30 +278,11 @@ impl Recorder {
         assert!(bytes.len() <= PARAMS && operands.len() + 1 == source.bindings.len(), "{}", source.name);
         let at = self.params.len();
         self.params.extend_from_slice(bytes);
-        self.params.resize(at + PARAMS, 0);
-        let uniform = wgpu::BufferBinding {
-            buffer: &self.params_buffer.buffer,
-            offset: 0,
-            size: std::num::NonZero::new(bytes.len() as u64),
-        };
-        let storage = operands.iter().map(|span| wgpu::BufferBinding {
-            buffer: &span.buffer,
-            offset: span.start,
-            size: std::num::NonZero::new(span.size),
-        });
-        let entries: Vec<wgpu::BindGroupEntry> = std::iter::once(uniform)
-            .chain(storage)
-            .enumerate()
-            .map(|(at, binding)| wgpu::BindGroupEntry {
-                binding: at as u32,
-                resource: wgpu::BindingResource::Buffer(binding),
-            })
-            .collect();
-        debug_assert!(source.bindings[0] == Binding::Uniform);
-        let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.layout,
-            entries: &entries,
+        // Parameters of the next dispatch begin where the adapter allows.
+        let align = self.gpu.limits().min_uniform_buffer_offset_alignment as usize;
+        self.params.resize(at + bytes.len().next_multiple_of(align), 0);
+        let group = self.bindings.group(source, operands, self.gpu.complaints(), || {
+            bind(&self.gpu, source, &pipeline, &self.params_buffer.buffer, bytes.len(), operands)
         });
         let (size, kernel, place) = (size.map(|n| n as u32), source.name, Arc::clone(&self.place));
         self.dispatches.push(Dispatch { pipeline, group, params: at as u32, size, kernel, place });
@@ -320,8 +313,11 @@ impl Recorder {
                 label: None,
                 timestamp_writes: stamps.map(|stamps| stamps.writes(number)),
             });
+            let mut pipeline = None;
             for dispatch in dispatches {
-                pass.set_pipeline(&dispatch.pipeline.pipeline);
+                if pipeline.replace(Arc::as_ptr(&dispatch.pipeline)) != Some(Arc::as_ptr(&dispatch.pipeline)) {
+                    pass.set_pipeline(&dispatch.pipeline.pipeline);
+                }
                 pass.set_bind_group(0, &dispatch.group, &[dispatch.params]);
                 let [x, y, z] = dispatch.size;
                 pass.dispatch_workgroups(x, y, z);
@@ -343,6 +339,7 @@ impl Recorder {
         let dispatches = std::mem::take(&mut self.dispatches);
         self.params.clear();
         self.pool.submitted();
+        self.bindings.submitted();
         gpu.check()?;
         if let Some(profile) = &mut self.profile {
             let seconds = profile.stamps.read(gpu, dispatches.len())?;
@@ -420,4 +417,35 @@ impl Recorder {
         self.gpu.queue.write_buffer(buffer, 0, content);
         self.counters.bytes_up.fetch_add(content.len() as u64, Ordering::Relaxed);
     }
+}
+
+/// A bind group of parameters, `bytes` long and at an offset given later, and operands.
+fn bind(
+    gpu: &Gpu,
+    source: &'static Source,
+    pipeline: &Pipeline,
+    params: &wgpu::Buffer,
+    bytes: usize,
+    operands: &[Span],
+) -> wgpu::BindGroup {
+    debug_assert!(source.bindings[0] == Binding::Uniform);
+    let uniform = wgpu::BufferBinding { buffer: params, offset: 0, size: std::num::NonZero::new(bytes as u64) };
+    let storage = operands.iter().map(|span| wgpu::BufferBinding {
+        buffer: &span.buffer,
+        offset: span.start,
+        size: std::num::NonZero::new(span.size),
+    });
+    let entries: Vec<wgpu::BindGroupEntry> = std::iter::once(uniform)
+        .chain(storage)
+        .enumerate()
+        .map(|(at, binding)| wgpu::BindGroupEntry {
+            binding: at as u32,
+            resource: wgpu::BindingResource::Buffer(binding),
+        })
+        .collect();
+    gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.layout,
+        entries: &entries,
+    })
 }

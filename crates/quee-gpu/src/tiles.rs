@@ -207,7 +207,7 @@ pub fn usual(shape: Shape, abilities: Abilities) -> &'static Tile {
         // A taller tile unpacks columns less often, but rows beyond the last are computed in vain.
         let computed = |tile: &Tile| shape.m.next_multiple_of(tile.rows);
         let good = |tile: &&Tile| 10 * computed(tile) <= 11 * computed(&all[0]);
-        return direct().filter(good).last().expect("the first one is");
+        return direct().rfind(good).expect("the first one is");
     }
     let tiles = match shape.operands {
         Operands::Codes if shape.m <= FEW_ROWS => return &all[DOT],

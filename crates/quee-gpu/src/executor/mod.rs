@@ -73,7 +73,7 @@ impl GpuExecutor {
         self.recorder().profiled()
     }
 
-    fn recorder(&self) -> &Recorder {
+    pub(crate) fn recorder(&self) -> &Recorder {
         self.recorder.as_ref().expect("there until the executor is dropped")
     }
 
