@@ -26,8 +26,7 @@ const BATCH: usize = 60;
 /// Features of the test split behind every node of the tree.
 fn features(policy: &StoredPolicy, prepared: &Prepared, executors: &Executors) -> Table {
     let recipe = &policy.recipe;
-    let program =
-        Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program = Program::new(policy.backbone.as_ref(), recipe);
     let mut nodes = vec![Vec::new(); policy.tree.node_count()];
     let mut executor = executors();
     for batch in prepared.splits.test.chunks(BATCH) {

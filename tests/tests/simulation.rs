@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quee::backend::Device;
 use quee::cancel::Cancel;
 use quee::quantize;
-use quee::recipe::{self, Backend};
+use quee::recipe::{self, Backend, ExitTokens};
 use quee::stages::prepare::{Prepared, prepare};
 use quee::stages::walk::Program;
 use quee_backbone::architecture;
@@ -142,7 +142,8 @@ fn a_mixer_runs_the_tree_of_paths_in_integers() {
 
     let widths = [Width::new(4, 8).unwrap(), Width::new(8, 8).unwrap()];
     let tree = PathTree::new(2, widths.len(), Monotone::Free, 100).unwrap();
-    let program = Program { backbone: backbone.as_ref(), segments: &[1, 1], stem: widths[1] };
+    let program =
+        Program { backbone: backbone.as_ref(), segments: &[1, 1], stem: widths[1], tokens: ExitTokens::Class };
     let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse));
     let run = |executor: &mut dyn Executor| {
         let mut nodes = vec![Vec::new(); tree.node_count()];

@@ -49,8 +49,7 @@ fn the_tree_takes_one_segment_run_per_prefix_and_equals_every_path_on_its_own() 
     let counting = CountingEngine { inner: Arc::clone(&inner), counts: Counts::default() };
     let tree = path_tree(&recipe).unwrap();
     let widths = &recipe.quant.widths;
-    let program =
-        Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program = Program::new(prepared.backbone.as_ref(), &recipe);
     let samples = 16;
     let chosen = &prepared.splits.test[..samples];
     let (pixels, pictures) = (prepared.images(chosen).unwrap(), prepared.pictures(chosen));
@@ -125,8 +124,7 @@ fn what_a_killed_run_has_kept_is_not_run_again() {
         Device::open(recipe.backend, &recipe.gpu).unwrap().engine(Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse)));
     let counting = CountingEngine { inner, counts: Counts::default() };
     let (tree, widths) = (path_tree(&recipe).unwrap(), &recipe.quant.widths);
-    let program =
-        Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program = Program::new(prepared.backbone.as_ref(), &recipe);
     let pictures = prepared.pictures(&prepared.splits.test[..16]);
     let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
     let run = |kept: &Kept| {
@@ -180,7 +178,7 @@ fn what_the_last_exit_sees_does_not_depend_on_tokens_that_it_does_not_read() {
     let subjects: [(&dyn Backbone, &[usize], &[f32]); 2] =
         [(prepared.backbone.as_ref(), &recipe.paths.segments, &pixels), (&*wide, &[2, 2, 2, 1], &noise)];
     for (backbone, segments, pixels) in subjects {
-        let program = Program { backbone, segments, stem: recipe.quant.stem };
+        let program = Program { segments, ..Program::new(backbone, &recipe) };
         let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Mse));
         let engine = Device::open(recipe.backend, &recipe.gpu).unwrap().engine(plan);
         let mut executor = engine.executor().unwrap();

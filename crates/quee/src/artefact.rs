@@ -28,6 +28,7 @@ use crate::stages::answers::ExitHeads;
 use crate::stages::gates;
 use crate::stages::prepare::transform_of;
 use crate::stages::study::OPEN_LOOP;
+use crate::stages::walk::exit_dim;
 
 const FORMAT: &str = "quee policy 4";
 /// What the names of the quantizers' tensors begin with.
@@ -171,7 +172,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     let weights = checkpoint.split_prefix("backbone.", &weights_origin);
     let backbone = preset.load(&recipe.backbone.variant(), weights)?;
     ensure!(backbone.classes() == class_names.len(), "{}", damaged());
-    let (dim, classes) = (backbone.feature_dim(), backbone.classes());
+    let (dim, classes) = (exit_dim(backbone.as_ref(), recipe.exits.tokens), backbone.classes());
     let mut heads = Vec::new();
     let (exits, last) = (&recipe.exits, recipe.paths.segments.len());
     for index in 1..=last {

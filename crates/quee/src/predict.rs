@@ -136,8 +136,7 @@ pub fn predict(args: &PredictArgs) -> Result<String> {
 /// Runs every width once on a black picture, so that the times of pictures do not contain the packing of weights.
 fn warm_up(policy: &StoredPolicy, executor: &mut dyn Executor) -> Result<()> {
     let recipe = &policy.recipe;
-    let program =
-        Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program = Program::new(policy.backbone.as_ref(), recipe);
     let black = vec![0.0; policy.backbone.image_shape().iter().product()];
     for &width in &recipe.quant.widths {
         program.run_path(executor, &black, &vec![width; recipe.paths.segments.len()])?;
@@ -209,8 +208,7 @@ fn classify(
 ) -> Result<Prediction> {
     let (tree, recipe) = (&policy.tree, &policy.recipe);
     let start = Instant::now();
-    let program =
-        Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+    let program = Program::new(policy.backbone.as_ref(), recipe);
     let tokens = program.stem(executor, pixels, recipe.quant.stem)?;
     let mut walk = Walk { policy, program, tokens, node: ROOT };
     let affordable = |end: &NodeId| policy.cost.relative(policy.cost.path(tree, *end, Charge::Static)) <= cap;

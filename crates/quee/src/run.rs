@@ -117,7 +117,7 @@ pub fn path_tree(recipe: &Recipe) -> Result<PathTree> {
 
 /// The backbone cut as the recipe says.
 pub fn program<'a>(recipe: &'a Recipe, prepared: &'a Prepared) -> Program<'a> {
-    Program { backbone: prepared.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem }
+    Program::new(prepared.backbone.as_ref(), recipe)
 }
 
 /// Whether to measure how well new quantizers hold what they stand for, which takes one more run over the pictures.

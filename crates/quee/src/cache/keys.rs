@@ -29,6 +29,7 @@ const RUNS: &[&str] = &[
     "paths.turn",
     "paths.sample_seed",
     "exits.train_on",
+    "exits.tokens",
     "exits.path_draws",
     "data.folds",
     "data.split_seed",

@@ -281,6 +281,17 @@ pub enum ExitKind {
     Hidden,
 }
 
+/// Which tokens exits read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitTokens {
+    /// What the backbone's own classifier reads, after its normalisation.
+    #[default]
+    Class,
+    /// The same, and the mean of all tokens.
+    ClassAndMean,
+}
+
 /// Training of the exits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -291,6 +302,9 @@ pub struct Exits {
     pub hidden: usize,
     /// Whether an exit reads what the one before it said.
     pub cascade: bool,
+    /// Which tokens they read.
+    #[serde(default)]
+    pub tokens: ExitTokens,
     /// Weight of the float backbone's own probabilities among the targets.
     pub distillation: f64,
     /// What they see.

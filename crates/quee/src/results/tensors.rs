@@ -7,6 +7,7 @@ use quee_backbone::tensor_file::{TensorData, encode};
 use quee_policy::table::Outcomes;
 
 use super::Study;
+use crate::stages::walk::exit_dim;
 
 /// The bytes of the file. Per seed and split: `seed0.fit.answers` `[path, picture]` u16, `seed0.fit.confidence`
 /// `[path, picture]` f32; per split `fit.labels` `[picture]` u16 and `fit.indices` `[picture]` u32 (positions in the data
@@ -53,7 +54,7 @@ fn of_split(study: &Study, split: &str, table: &Outcomes) -> Result<Vec<TensorDa
     // A share of fit leaves pictures out; the same ones for every seed.
     let chosen = study.seeds[0].trained.fit_pictures.as_ref().filter(|_| split == "fit");
     let places: Vec<usize> = chosen.map_or_else(|| (0..indices.len()).collect(), Clone::clone);
-    let (samples, dim) = (table.samples(), study.prepared.backbone.feature_dim());
+    let (samples, dim) = (table.samples(), exit_dim(study.prepared.backbone.as_ref(), study.recipe.exits.tokens));
     let mut all = vec![
         TensorData::u16(format!("{split}.labels"), vec![samples], table.labels().iter().copied()),
         TensorData::u32(format!("{split}.indices"), vec![samples], places.iter().map(|&at| indices[at] as u32)),

@@ -12,6 +12,7 @@ use super::attempts::{Room, whole};
 use crate::backend::{Engine, OnGpu};
 use crate::cancel::Cancel;
 use crate::progress::Stage;
+use crate::recipe::ExitTokens;
 use crate::stages::source::Pictures;
 use crate::stages::walk::{Drive, Program};
 
@@ -153,7 +154,7 @@ fn digits(count: usize) -> (Box<dyn Backbone>, Digits) {
 fn features(engine: &dyn Engine, pictures: usize, batch: usize) -> anyhow::Result<(Vec<Vec<f32>>, Room)> {
     let (backbone, pictures) = digits(pictures);
     let width = Width::new(4, 4).unwrap();
-    let program = Program { backbone: backbone.as_ref(), segments: &[1, 5], stem: width };
+    let program = Program { backbone: backbone.as_ref(), segments: &[1, 5], stem: width, tokens: ExitTokens::Class };
     let (cancel, progress) = (Cancel::default(), Stage::start("test", 0));
     let drive = Drive::new(engine, batch, &cancel, &progress);
     let features = program.path_features(&drive, &pictures, &[width, width])?;

@@ -158,8 +158,10 @@ fn float_part(model: CostModel, macs: u64) -> f64 {
 pub struct Timings {
     stem: BTreeMap<Width, f64>,
     segments: BTreeMap<Width, Vec<f64>>,
-    /// Final normalisation and pooling in front of an exit.
+    /// Final normalisation and pooling in front of the last exit.
     features: f64,
+    /// What is computed in front of an earlier exit.
+    early_features: f64,
     /// One multiply-accumulate of a classifier.
     head_mac: f64,
     /// Pictures of the batch.
@@ -171,7 +173,7 @@ pub struct Timings {
 /// What one batch of pictures asks of a device in one part of the network, recorded and submitted by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartWork {
-    /// `stem`, `segment 1` …, `exit`.
+    /// `stem`, `segment 1` …, `exit 1` for what is computed in front of an earlier exit, `exit` for the last.
     pub part: String,
     /// Its width.
     pub width: Width,
@@ -211,6 +213,11 @@ impl Timings {
                     clock.median(part, width, |executor| program.segment(executor, index, width, &tokens))?;
                 tokens = next;
                 of_width.push(per_picture(seconds));
+                if index == 0 && program.segments.len() > 1 {
+                    let (_, seconds) = clock
+                        .median("exit 1".into(), Width::FLOAT, |executor| program.features(executor, 0, &tokens))?;
+                    timings.early_features = per_picture(seconds);
+                }
             }
             timings.segments.insert(width, of_width);
             let last = program.segments.len() - 1;
@@ -218,8 +225,10 @@ impl Timings {
                 clock.median("exit".into(), Width::FLOAT, |executor| program.features(executor, last, &tokens))?;
             timings.features = per_picture(seconds);
             if width.is_float() {
-                let (head, features) =
-                    (own_head(program.backbone.head()), program.features(clock.executor.as_mut(), last, &tokens)?);
+                let (head, features) = (
+                    own_head(program.backbone.head(), program.exit_dim()),
+                    program.features(clock.executor.as_mut(), last, &tokens)?,
+                );
                 let start = Instant::now();
                 for _ in 0..REPEATS {
                     std::hint::black_box(NodeAnswers::compute(&head, std::hint::black_box(&features)));
@@ -242,7 +251,9 @@ impl Timings {
         CostTable {
             stem: self.stem[&stem],
             segment: (0..segments).map(|s| widths.iter().map(|w| self.segments[w][s]).collect()).collect(),
-            exit: vec![self.features + exit_ms; segments],
+            exit: (1..=segments)
+                .map(|segment| if segment < segments { self.early_features } else { self.features } + exit_ms)
+                .collect(),
             gate: gate_ms.to_vec(),
             gate_zero: 0.0,
             float_total: self.stem[&Width::FLOAT] + float.iter().sum::<f64>() + self.features + exit_ms,

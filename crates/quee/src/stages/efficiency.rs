@@ -224,8 +224,7 @@ impl Bench<'_> {
         times: &mut Times,
     ) -> Result<()> {
         let (policy, recipe, tree) = (self.policy, &self.policy.recipe, &self.policy.tree);
-        let program =
-            Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+        let program = Program::new(policy.backbone.as_ref(), recipe);
         let stem = if width.is_float() { width } else { recipe.quant.stem };
         let start = Instant::now();
         let mut tokens = program.stem(executor, images, stem)?;

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::answers::{ExitHeads, NodeAnswers, own_head};
 use super::backbone_runs::BackboneRuns;
 use super::prepare::Prepared;
+use super::walk::exit_dim;
 use crate::cancel::Cancel;
-use crate::recipe::{ExitKind, Recipe};
+use crate::recipe::{ExitKind, ExitTokens, Recipe};
 
 /// Exits, and those that answer for the pictures of *fit* in their place.
 #[derive(Serialize, Deserialize)]
@@ -112,7 +113,7 @@ impl<'a> Trainer<'a> {
         seed: u64,
         cancel: &'a Cancel,
     ) -> Result<Self> {
-        let own = own_head(prepared.backbone.head());
+        let own = own_head(prepared.backbone.head(), exit_dim(prepared.backbone.as_ref(), recipe.exits.tokens));
         let labels = prepared.data.labels_of(prepared.exit_train());
         let mut targets = soft_labels(labels.iter().copied(), own.classes(), 0.0);
         let share = recipe.exits.distillation as f32;
@@ -144,17 +145,35 @@ impl<'a> Trainer<'a> {
         let (dim, last) = (self.own.dim, self.recipe.paths.segments.len() - 1);
         let stem = self.runs.exit_train_stem()?;
         let token = |&picture: &usize| &stem[picture * dim..(picture + 1) * dim];
-        let mut rows: Vec<f32> = chosen.iter().flat_map(token).copied().collect();
-        let standardizer = Standardizer::fit(&rows, dim)?;
+        let rows: Vec<f32> = chosen.iter().flat_map(token).copied().collect();
+        let network = self.standardized(ExitKind::Linear, last as u64, rows, dim, chosen, 1)?;
+        Ok(ExitHead { dim, network })
+    }
+
+    /// A classifier that is trained on `rows` with mean 0 and deviation 1, and takes them as they are.
+    fn standardized(
+        &self,
+        kind: ExitKind,
+        seed: u64,
+        mut rows: Vec<f32>,
+        inputs: usize,
+        chosen: &[usize],
+        runs: usize,
+    ) -> Result<Mlp> {
+        let standardizer = Standardizer::fit(&rows, inputs)?;
         standardizer.apply(&mut rows);
-        let mut network = self.network(ExitKind::Linear, last as u64, &rows, dim, chosen, 1)?;
-        for (weights, bias) in network.w2.chunks_exact_mut(dim).zip(&mut network.b2) {
+        let mut network = self.network(kind, seed, &rows, inputs, chosen, runs)?;
+        let (weights, biases) = match network.hidden {
+            0 => (&mut network.w2, &mut network.b2),
+            _ => (&mut network.w1, &mut network.b1),
+        };
+        for (weights, bias) in weights.chunks_exact_mut(inputs).zip(biases) {
             for ((weight, mean), std) in weights.iter_mut().zip(&standardizer.mean).zip(&standardizer.std) {
                 *weight /= std;
                 *bias -= *weight * mean;
             }
         }
-        Ok(ExitHead { dim, network })
+        Ok(network)
     }
 
     /// Each exit after the one before it, whose probabilities it reads.
@@ -197,7 +216,11 @@ impl<'a> Trainer<'a> {
 
     fn exit(&self, segment: usize, rows: Vec<f32>, inputs: usize, chosen: &[usize]) -> Result<ExitHead> {
         let (kind, runs) = (self.recipe.exits.head, self.runs.draws());
-        let network = self.network(kind, segment as u64, &rows, inputs, chosen, runs)?;
+        let network = match self.recipe.exits.tokens {
+            ExitTokens::Class => self.network(kind, segment as u64, &rows, inputs, chosen, runs)?,
+            // No norm has brought the mean to scale.
+            ExitTokens::ClassAndMean => self.standardized(kind, segment as u64, rows, inputs, chosen, runs)?,
+        };
         Ok(ExitHead { dim: self.own.dim, network })
     }
 

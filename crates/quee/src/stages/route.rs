@@ -46,8 +46,7 @@ impl<'a> Router<'a> {
     /// `policy` at price `lambda`; all pictures run the path of `commit`, where there is one.
     pub fn new(policy: &'a StoredPolicy, lambda: f64, commit: Option<NodeId>) -> Self {
         let recipe = &policy.recipe;
-        let program =
-            Program { backbone: policy.backbone.as_ref(), segments: &recipe.paths.segments, stem: recipe.quant.stem };
+        let program = Program::new(policy.backbone.as_ref(), recipe);
         Self { policy, program, lambda, commit }
     }
 

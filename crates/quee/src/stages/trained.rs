@@ -18,6 +18,7 @@ use super::exits::{self, TrainedExits};
 use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates, Tokens};
 use super::prepare::Prepared;
 use super::study::Shared;
+use super::walk::exit_dim;
 use crate::recipe::{Methods, Recipe};
 
 /// Trained exits and gates of one seed, and the tables made with them.
@@ -153,7 +154,7 @@ pub fn feature_spec(recipe: &Recipe, prepared: &Prepared) -> FeatureSpec {
         widths: recipe.quant.widths.clone(),
         segments: recipe.paths.segments.len(),
         projection: recipe.features.projection,
-        token_dim: prepared.backbone.feature_dim(),
+        token_dim: exit_dim(prepared.backbone.as_ref(), recipe.exits.tokens),
         projection_seed: recipe.data.split_seed,
     }
 }

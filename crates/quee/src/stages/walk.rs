@@ -13,6 +13,7 @@ use crate::backend::Engine;
 use crate::cache::Pieces;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
+use crate::recipe::{ExitTokens, Recipe};
 use crate::stages::attempts::Room;
 use crate::stages::shards::{ShardWriter, Shards};
 use crate::stages::source::{Neighbours, Pictures, over_batches};
@@ -26,6 +27,16 @@ pub struct Program<'a> {
     pub segments: &'a [usize],
     /// Width of the stem on quantized paths.
     pub stem: Width,
+    /// Which tokens exits read.
+    pub tokens: ExitTokens,
+}
+
+/// Numbers that an exit sees of a picture. A token's mean has as many as the features of the backbone's classifier, or that cannot be had.
+pub fn exit_dim(backbone: &dyn Backbone, tokens: ExitTokens) -> usize {
+    match tokens {
+        ExitTokens::Class => backbone.feature_dim(),
+        ExitTokens::ClassAndMean => 2 * backbone.feature_dim(),
+    }
 }
 
 /// What keeps a long stage polite: where to run, when to stop, whom to tell.
@@ -91,7 +102,20 @@ impl<'a> Drive<'a> {
     }
 }
 
+impl<'a> Program<'a> {
+    /// `backbone` cut as the recipe says.
+    pub fn new(backbone: &'a dyn Backbone, recipe: &'a Recipe) -> Self {
+        let (segments, stem) = (&recipe.paths.segments, recipe.quant.stem);
+        Self { backbone, segments, stem, tokens: recipe.exits.tokens }
+    }
+}
+
 impl Program<'_> {
+    /// Numbers that an exit sees of a picture; its classifier's inputs, but for what a cascade reads besides.
+    pub fn exit_dim(&self) -> usize {
+        exit_dim(self.backbone, self.tokens)
+    }
+
     /// Runs the stem at `width` on one batch of pictures.
     ///
     /// # Errors
@@ -147,21 +171,28 @@ impl Program<'_> {
         Ok(tokens)
     }
 
-    /// What the exit behind segment `index` (from 0) sees, in float: `[batch, feature_dim]`.
+    /// What the exit behind segment `index` (from 0) sees, in float: `[batch, exit_dim]`. With the mean of the tokens, that follows the
+    /// features of the backbone's own classifier, which alone has nothing but zeros there.
     ///
     /// # Errors
     /// What the executor reports, or NaN or infinity: integer operations find them on their own, floats carry them here.
     pub fn features(&self, executor: &mut dyn Executor, index: usize, tokens: &Value) -> Result<Vec<f32>, ExecError> {
         executor.set_width(Width::FLOAT)?;
-        let features = self.backbone.features(executor, tokens)?;
-        let features = executor.read(&features)?;
-        if features.iter().any(|x| !x.is_finite()) {
+        let own = self.backbone.features(executor, tokens)?;
+        // Recorded before anything is read, so that a device computes both at once.
+        let mean = match self.tokens == ExitTokens::ClassAndMean && index + 1 < self.segments.len() {
+            true => Some(executor.mean_tokens(tokens, 0)?),
+            false => None,
+        };
+        let own = executor.read(&own)?;
+        let mean = mean.map(|mean| executor.read(&mean)).transpose()?;
+        if own.iter().chain(mean.iter().flatten()).any(|x| !x.is_finite()) {
             return Err(ExecError::NotFinite { site: format!("exit {0} behind segment {0}", index + 1) });
         }
-        Ok(features)
+        Ok(self.side_by_side(own, mean))
     }
 
-    /// What gate 0 sees, in float: the mean token behind the stem, `[batch, feature_dim]`.
+    /// What gate 0 sees, in float: the mean token behind the stem, then zeros, `[batch, exit_dim]`.
     ///
     /// # Errors
     /// What the executor reports, or NaN or infinity.
@@ -172,7 +203,26 @@ impl Program<'_> {
         if mean.iter().any(|x| !x.is_finite()) {
             return Err(ExecError::NotFinite { site: "gate 0 behind the stem".into() });
         }
-        Ok(mean)
+        Ok(self.side_by_side(mean, None))
+    }
+
+    /// `[batch, first]` and `[batch, second]` as `[batch, exit_dim]`, zeros where there is nothing.
+    fn side_by_side(&self, first: Vec<f32>, second: Option<Vec<f32>>) -> Vec<f32> {
+        let dim = self.backbone.feature_dim();
+        if self.exit_dim() == dim {
+            return first;
+        }
+        let mut rows = vec![0.0; first.len() / dim * self.exit_dim()];
+        for (row, part) in rows.chunks_exact_mut(self.exit_dim()).zip(first.chunks_exact(dim)) {
+            row[..dim].copy_from_slice(part);
+        }
+        if let Some(second) = second {
+            let width = self.exit_dim() - dim;
+            for (row, part) in rows.chunks_exact_mut(self.exit_dim()).zip(second.chunks_exact(width)) {
+                row[dim..].copy_from_slice(part);
+            }
+        }
+        rows
     }
 
     /// Width of the stem on a path: float where everything is float.
@@ -236,7 +286,7 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Features at every node of the tree for all pictures: by node `[picture][feature_dim]`.
+    /// Features at every node of the tree for all pictures: by node `[picture][exit_dim]`.
     ///
     /// # Errors
     /// What the executor reports, when features cannot be put anywhere, or a wish to stop.
@@ -257,7 +307,7 @@ impl Program<'_> {
         })
     }
 
-    /// [What gate 0 sees](Self::stem_features) of all pictures: one list `[picture][feature_dim]`.
+    /// [What gate 0 sees](Self::stem_features) of all pictures: one list `[picture][exit_dim]`.
     ///
     /// # Errors
     /// As [`tree_features`](Self::tree_features).
@@ -271,7 +321,7 @@ impl Program<'_> {
         })
     }
 
-    /// Features behind every segment of `path` for all pictures: by segment `[picture][feature_dim]`.
+    /// Features behind every segment of `path` for all pictures: by segment `[picture][exit_dim]`.
     ///
     /// # Errors
     /// As [`tree_features`](Self::tree_features).
@@ -309,7 +359,7 @@ impl Program<'_> {
         self.backbone.image_shape().iter().product()
     }
 
-    /// Runs `work` on every batch, several at a time, and puts its lists of `[picture][feature_dim]` together. What a killed run has kept is
+    /// Runs `work` on every batch, several at a time, and puts its lists of `[picture][exit_dim]` together. What a killed run has kept is
     /// not run again.
     fn over_batches(
         &self,
@@ -344,7 +394,7 @@ impl Program<'_> {
             })?;
             return Ok(vec![Vec::new(); lists].into());
         }
-        let dim = self.backbone.feature_dim();
+        let dim = self.exit_dim();
         let table = drive.scratch.table(lists, images.len(), dim);
         let parts = if let Share::Missing(parts) = drive.share { Some((parts, parts.begin_pass())) } else { None };
         over_batches(images, drive.batch, side_by_side, cancel, |index, batch| {
