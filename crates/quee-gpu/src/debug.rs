@@ -9,6 +9,7 @@ use crate::device::Gpu;
 use crate::engine::{columns, pack_codes};
 use crate::executor::GpuExecutor;
 use crate::executor::attention::Sizes;
+use crate::executor::fused::Fused;
 pub use crate::executor::linear::Before;
 use crate::executor::linear::RowLayout;
 use crate::executor::products::{CodeOperands, record_codes};
@@ -150,4 +151,9 @@ fn quantized<'a>(codes: Vec<i8>, infos: impl Iterator<Item = &'a [u8]>) -> Quant
 /// The codes of a row and zeros behind them.
 fn padded(row: &[i8], length: usize) -> impl Iterator<Item = i8> {
     row.iter().copied().chain(std::iter::repeat_n(0, length - row.len()))
+}
+
+/// Whether attention over heads of `tokens` tokens and `dim` features is one dispatch on a device for which such kernels are made.
+pub fn fuses_attention(gpu: &Gpu, tokens: usize, dim: usize) -> bool {
+    Fused::choose(tokens, dim, gpu.limits().max_compute_workgroup_storage_size).is_some()
 }
