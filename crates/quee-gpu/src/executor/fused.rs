@@ -54,12 +54,12 @@ impl Fused {
     }
 }
 
-/// The most query tokens of a block that fit into `words` words, in fours: `places` of the kernel counts the same.
+/// The most query tokens of a block that fit into `words` words, in fours: `places` of `shared/attention_places.wgsl` counts the same.
 fn most_rows(tokens: usize, dim: usize, words: usize) -> usize {
     let (long, quads) = (dim.div_ceil(4), tokens.div_ceil(4));
     let keys = long * (4 * quads + 1) + 12 * quads;
     let values = quads * dim + dim;
-    let row = (4 * quads + 1) + (long.max(16) | 1) + (quads | 1) + 9;
+    let row = (4 * quads + 1) + (long.max(16) | 1) + (quads | 1) + 6;
     words.saturating_sub(keys + values) / row / 4 * 4
 }
 
