@@ -18,10 +18,10 @@
 // shared: 48
 // uses: exact.wgsl math.wgsl quantize.wgsl rows.wgsl attention_places.wgsl attention_operands.wgsl
 // variant: 16 WORDS=3584
-// variant: 28 WORDS=6656
+// variant: 25 WORDS=5888
 // variant: 48 WORDS=11776
 // variant: 16_aligned WORDS=3584 ALIGNED=1
-// variant: 28_aligned WORDS=6656 ALIGNED=1
+// variant: 25_aligned WORDS=5888 ALIGNED=1
 // variant: 48_aligned WORDS=11776 ALIGNED=1
 
 // Sum of the codes of `count` words, `step` apart.
@@ -164,7 +164,7 @@ fn probabilities(at: Places, lane: u32, rows: u32, rule: Rule) {
             for (var quad = c; quad < at.quads; quad += PLACES) {
                 let word = packed(encode4(fit, four_scores(row, at.quads, quad) * factor), p.tokens - quad * 4u);
                 sum += dot4I8Packed(word, ONES);
-                words[at.probabilities + r * at.probability_stride + quad] = word;
+                words[row + quad] = word;
             }
             let infos = at.row_infos + r;
             words[infos + (2u + c) * p.rows] = bitcast<u32>(sum);
@@ -198,8 +198,8 @@ fn mix(at: Places, lane: u32, rows: u32, rule: Rule, start: u32) {
         let r = i / at.long * 4u;
         let feature = vec4(i % at.long) + at.long * vec4(0u, 1u, 2u, 3u);
         let column = min(feature, vec4(p.d - 1u));
-        let row = at.probabilities + r * at.probability_stride;
-        let s = block(row, at.probability_stride, column + vec4(at.values), p.d, at.quads);
+        let row = at.scores + r * at.score_stride;
+        let s = block(row, at.score_stride, column + vec4(at.values), p.d, at.quads);
         let sums = column + vec4(at.value_sums);
         let columns = Columns(
             vec4(rule.scale), vec4(rule.zero), vec4(int_at(sums.x), int_at(sums.y), int_at(sums.z), int_at(sums.w)));

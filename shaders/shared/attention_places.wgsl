@@ -3,9 +3,9 @@
 //
 // keys           word w of token t at w * key_stride + slot(t), then scale, zero point and sum of the codes by slot
 // values         word w (tokens 4w to 4w + 3) of feature i at values + w * d + i, then the sums by feature
-// scores         of row r and token t at scores + r * score_stride + slot(t); e^(score - largest) later
+// scores         of row r and token t at scores + r * score_stride + slot(t); e^(score - largest) later; then words of probabilities, word w
+//                in the slot of token 4w, which is w
 // queries        word w of row r at queries + r * query_stride + w; after the scores, the sixteen partial sums of the softmax
-// probabilities  word w of row r at probabilities + r * probability_stride + w
 // row_infos      of row r, `rows` words apart: scale, zero point, four parts of the sum of the codes, of the query and, after the scores, of
 //                the probabilities
 //
@@ -63,7 +63,7 @@ var<workgroup> words: array<u32, WORDS>;
 var<workgroup> scratch: array<vec2<f32>, 256>;
 
 struct Places {
-    // Words of a row of queries or keys, and of probabilities.
+    // Words of a query or key, and of probabilities.
     long: u32,
     quads: u32,
     key_stride: u32,
@@ -74,8 +74,6 @@ struct Places {
     score_stride: u32,
     queries: u32,
     query_stride: u32,
-    probabilities: u32,
-    probability_stride: u32,
     row_infos: u32,
 }
 
@@ -91,9 +89,7 @@ fn places() -> Places {
     at.score_stride = 4u * at.quads + 1u;
     at.queries = at.scores + p.rows * at.score_stride;
     at.query_stride = max(at.long, 16u) | 1u;
-    at.probabilities = at.queries + p.rows * at.query_stride;
-    at.probability_stride = at.quads | 1u;
-    at.row_infos = at.probabilities + p.rows * at.probability_stride;
+    at.row_infos = at.queries + p.rows * at.query_stride;
     return at;
 }
 
