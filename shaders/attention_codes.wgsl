@@ -19,9 +19,11 @@
 // uses: exact.wgsl math.wgsl quantize.wgsl rows.wgsl attention_places.wgsl attention_operands.wgsl
 // variant: 16 WORDS=3584
 // variant: 25 WORDS=5888
+// variant: 32 WORDS=7680
 // variant: 48 WORDS=11776
 // variant: 16_aligned WORDS=3584 ALIGNED=1
 // variant: 25_aligned WORDS=5888 ALIGNED=1
+// variant: 32_aligned WORDS=7680 ALIGNED=1
 // variant: 48_aligned WORDS=11776 ALIGNED=1
 
 // Sum of the codes of `count` words, `step` apart.

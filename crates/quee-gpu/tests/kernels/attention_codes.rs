@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
 use quee_backbone::{Attention, ExecError, Executor as _, QuantPlan};
-use quee_gpu::debug::fuses_attention;
+use quee_gpu::debug::{fused_attentions, fuses_attention};
 use quee_gpu::{Gpu, GpuEngine, GpuOptions};
 use quee_quant::{ActQuant, ActQuantizer, LogSqrt2, SiteQuant, Twin, WeightQuantizer, Width};
 
@@ -118,6 +118,29 @@ proptest! {
         let plan = if is_fixed { fixed(3.0) } else { dynamic() };
         compare("shapes", &plan, &[(b, bits)], &x, &attention(heads, dim), fits);
     }
+}
+
+/// Also those with blocks of more tokens than are worked on at a time.
+#[test]
+fn every_variant_gives_the_same_bits() {
+    let _alone = alone();
+    let Some(devices) = fused_devices("attention_codes: variants") else { return };
+    let mut most = 0;
+    for (b, t, heads, dim) in [(300, 65, 1, 8), (2, 33, 2, 17), (130, 80, 2, 4), (2, 65, 3, 64), (1, 64, 1, 6)] {
+        let attention = attention(heads, dim);
+        let x = values(&mut random(28), b * t * 3 * heads * dim, 2.0);
+        let apart = run(&devices.apart, &dynamic(), &[(b, 8)], &x, &attention).0.unwrap();
+        let mut executor = GpuEngine::on(dynamic(), Arc::clone(&devices.fused)).executor().unwrap();
+        executor.set_width("w8a8".parse().unwrap()).unwrap();
+        let x = executor.input(&[b, t, 3 * heads * dim], &x).unwrap();
+        let all = fused_attentions(&mut executor, &x, &attention).unwrap();
+        most = most.max(all.len());
+        for (variant, out) in all {
+            let out = executor.read(&out).unwrap();
+            assert!(bits(&out) == bits(&apart), "variant {variant}, {t} tokens of {dim}");
+        }
+    }
+    assert!(most > 0);
 }
 
 #[test]
