@@ -14,6 +14,8 @@ use crate::params::{AttentionCodes, CompactRules, Rules};
 const ENOUGH: usize = 256;
 /// Query tokens of a block, from which a larger variant, of which fewer workgroups run at a time, has nothing to offer.
 const BLOCK: usize = 32;
+/// The smallest blocks: with less, most invocations have nothing to do in the softmax.
+const LEAST: usize = 12;
 /// Query tokens of a block where heads are shared out among workgroups: each quantizes the keys and values once more.
 const SHARED_BLOCK: usize = 16;
 
@@ -40,7 +42,7 @@ impl Fused {
         variants.filter(move |variant| variant.shared <= shared_memory).filter_map(move |variant| {
             let words = variant.constant("WORDS")? as usize;
             let rows = most_rows(tokens, dim, words);
-            (rows > 0).then_some(Self { variant, rows })
+            (rows >= LEAST.min(tokens)).then_some(Self { variant, rows })
         })
     }
 
@@ -154,12 +156,14 @@ mod tests {
         let name = |tokens, dim, kib: u32| Fused::choose(tokens, dim, kib << 10).map(|fused| fused.variant.name);
         assert_eq!(name(65, 64, 48), Some("25_aligned"));
         assert_eq!(name(65, 64, 16), Some("16_aligned"));
-        assert_eq!(name(208, 64, 48), Some("48_aligned"));
+        assert_eq!(name(240, 64, 48), Some("48_aligned"));
+        assert_eq!(name(241, 64, 48), None);
+        assert_eq!(name(68, 64, 16), Some("16_aligned"));
+        assert_eq!(name(69, 64, 16), None);
         assert_eq!(name(96, 128, 48), Some("48_aligned"));
-        assert_eq!(name(197, 32, 25), Some("25_aligned"));
+        assert_eq!(name(150, 32, 25), Some("25_aligned"));
         assert_eq!(name(65, 63, 48), Some("25"));
         assert_eq!(name(197, 64, 16), None);
-        assert_eq!(name(577, 64, 48), None);
         assert_eq!(name(65, 64, 15), None);
     }
 
