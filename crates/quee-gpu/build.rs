@@ -4,6 +4,8 @@
 //! What a kernel's header may say, one line each:
 //!
 //! - `// uses: math.wgsl rows.wgsl`: files of `shaders/shared/` that are put before it
+//! - `// shared: KIB`: what the largest variant may take of shared memory, where that is more than every adapter has; the executor asks the
+//!   adapter before it takes such a variant
 //! - `// variant: NAME KEY=VALUE …`: override constants of a pipeline that the executor may ask for; a kernel without such a line has
 //!   one variant, `main`, without constants
 //!
@@ -50,6 +52,10 @@ struct Kernel {
     name: String,
     text: String,
     variants: Vec<(String, Vec<(String, f64)>)>,
+    /// Bytes of shared memory of each variant.
+    shared: Vec<u32>,
+    /// Most bytes of shared memory that a variant may take.
+    most_shared: u32,
     module: naga::Module,
     /// Whether it enables what not every adapter has.
     is_special: bool,
@@ -59,7 +65,7 @@ impl Kernel {
     fn read(folder: &Path, file: &Path) -> Self {
         let own = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let name = file.file_stem().expect("a file has a name").to_str().expect("names are ASCII").to_owned();
-        let (mut text, mut variants) = (String::new(), Vec::new());
+        let (mut text, mut variants, mut most_shared) = (String::new(), Vec::new(), SHARED_BYTES);
         for line in own.lines() {
             if let Some(list) = line.strip_prefix("// uses: ") {
                 for part in list.split_whitespace() {
@@ -67,6 +73,10 @@ impl Kernel {
                     text += &fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
                     text.push('\n');
                 }
+            }
+            if let Some(kib) = line.strip_prefix("// shared: ") {
+                let kib: u32 = kib.parse().unwrap_or_else(|_| panic!("{}: {line} has no number", file.display()));
+                most_shared = kib << 10;
             }
             if let Some(variant) = line.strip_prefix("// variant: ") {
                 let mut words = variant.split_whitespace();
@@ -82,6 +92,9 @@ impl Kernel {
         // Put first, as the language wants them.
         let (enables, rest): (Vec<&str>, Vec<&str>) = own.lines().partition(|line| line.starts_with("enable "));
         let is_special = !enables.is_empty();
+        if is_special {
+            most_shared = most_shared.max(MATRIX_SHARED_BYTES);
+        }
         text = enables.into_iter().map(|line| format!("{line}\n")).collect::<String>() + &text;
         rest.into_iter().for_each(|line| {
             text += line;
@@ -92,18 +105,19 @@ impl Kernel {
         }
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(&text, &file.display().to_string())));
-        let kernel = Self { name, text, variants, module, is_special };
-        kernel.validate(file);
+        let mut kernel = Self { name, text, variants, shared: Vec::new(), most_shared, module, is_special };
+        kernel.shared = kernel.validate(file);
         kernel
     }
 
-    fn validate(&self, file: &Path) {
-        let (capabilities, most_shared, most_invocations) = match self.is_special {
+    /// Checks every variant; the bytes of shared memory of each.
+    fn validate(&self, file: &Path) -> Vec<u32> {
+        let (capabilities, most_invocations) = match self.is_special {
             true => {
                 let matrix = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
-                (matrix, MATRIX_SHARED_BYTES, MATRIX_INVOCATIONS)
+                (matrix, MATRIX_INVOCATIONS)
             }
-            false => (Capabilities::empty(), SHARED_BYTES, INVOCATIONS),
+            false => (Capabilities::empty(), INVOCATIONS),
         };
         let check = |module: &naga::Module| {
             Validator::new(ValidationFlags::all(), capabilities)
@@ -113,6 +127,7 @@ impl Kernel {
                 .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(&self.text, &file.display().to_string())))
         };
         let info = check(&self.module);
+        let mut all_shared = Vec::new();
         for (variant, constants) in &self.variants {
             let constants = constants.iter().cloned().collect();
             let entry = Some((ShaderStage::Compute, "main"));
@@ -130,11 +145,13 @@ impl Kernel {
                 .map(|(_, variable)| layouter[variable.ty].size)
                 .sum();
             assert!(
-                invocations <= most_invocations && shared <= most_shared,
+                invocations <= most_invocations && shared <= self.most_shared,
                 "{}, variant {variant}: {invocations} invocations, {shared} bytes shared",
                 file.display()
             );
+            all_shared.push(shared);
         }
+        all_shared
     }
 
     fn constant(&self) -> String {
@@ -164,9 +181,10 @@ impl Kernel {
         let variants: String = self
             .variants
             .iter()
-            .map(|(name, constants)| {
+            .zip(&self.shared)
+            .map(|((name, constants), shared)| {
                 let list: String = constants.iter().map(|(key, value)| format!("({key:?}, {value:?}), ")).collect();
-                format!("    Variant {{ name: {name:?}, constants: &[{list}] }},\n")
+                format!("    Variant {{ name: {name:?}, constants: &[{list}], shared: {shared} }},\n")
             })
             .collect();
         let (name, text, constant) = (&self.name, &self.text, self.constant());

@@ -16,7 +16,8 @@ fn cubic(x: f32, x2: f32, c: vec4<f32>) -> f32 {
 fn exp_in_range(x: f32) -> f32 {
     let n = round(x * LOG2_E);
     let rest = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
+    // The low bits of n + ROUND are those of n; all others are shifted out.
+    let power = bitcast<f32>((bitcast<u32>(n + ROUND) + 127u) << 23u);
     let square = rest * rest;
     let low = cubic(rest, square, vec4(1.0, 1.0, 0.5, 0.16666415));
     let high = cubic(rest, square, vec4(0.04166635, 0.008375126, 0.0013941108, 0.0));

@@ -9,6 +9,7 @@ use crate::device::Gpu;
 use crate::engine::{columns, pack_codes};
 use crate::executor::GpuExecutor;
 use crate::executor::attention::Sizes;
+use crate::executor::fused::Fused;
 pub use crate::executor::linear::Before;
 use crate::executor::linear::RowLayout;
 use crate::executor::products::{CodeOperands, record_codes};
@@ -150,4 +151,29 @@ fn quantized<'a>(codes: Vec<i8>, infos: impl Iterator<Item = &'a [u8]>) -> Quant
 /// The codes of a row and zeros behind them.
 fn padded(row: &[i8], length: usize) -> impl Iterator<Item = i8> {
     row.iter().copied().chain(std::iter::repeat_n(0, length - row.len()))
+}
+
+/// Attention in one dispatch at integer widths, `[B, T, H·d]`, by every variant of its kernel that has room for a head on the device, with the
+/// variant's name.
+///
+/// # Errors
+/// On a shape mismatch, when a range is missing, or the device fails.
+pub fn fused_attentions(
+    executor: &mut GpuExecutor,
+    qkv: &Value,
+    attention: &Attention,
+) -> Result<Vec<(&'static str, Value)>, ExecError> {
+    let qkv: &Tensor = qkv.get()?;
+    let Sizes { tokens, dim, .. } = Sizes::of(qkv, attention)?;
+    let limit = executor.gpu().limits().max_compute_workgroup_storage_size;
+    let mut all = Vec::new();
+    for fused in Fused::fitting(tokens, dim, limit) {
+        all.extend(executor.fused_by(fused, qkv, attention)?.map(|out| (fused.variant.name, Value::new(out))));
+    }
+    Ok(all)
+}
+
+/// Whether attention over heads of `tokens` tokens and `dim` features is one dispatch on a device for which such kernels are made.
+pub fn fuses_attention(gpu: &Gpu, tokens: usize, dim: usize) -> bool {
+    Fused::choose(tokens, dim, gpu.limits().max_compute_workgroup_storage_size).is_some()
 }

@@ -36,6 +36,8 @@ pub struct GpuOptions {
     pub tiled: Option<bool>,
     /// Whether matrix units are used where the adapter has some.
     pub matrix_units: bool,
+    /// Whether discrete GPUs compute the attention of integer widths in one dispatch where it fits. Results stay the same; for tests and timing.
+    pub fused_attention: bool,
 }
 
 impl Default for GpuOptions {
@@ -50,6 +52,7 @@ impl Default for GpuOptions {
             tuning: None,
             tiled: None,
             matrix_units: true,
+            fused_attention: true,
         }
     }
 }
@@ -436,7 +439,7 @@ mod tests {
             // A type that does not exist: what the build script would not let pass.
             wgsl: "@group(0) @binding(0) var<uniform> p: Params; @compute @workgroup_size(1) fn main() {}",
             bindings: &[Binding::Uniform],
-            variants: &[Variant { name: "main", constants: &[] }],
+            variants: &[Variant { name: "main", constants: &[], shared: 0 }],
         };
         let gpu = match Gpu::open(&GpuOptions::default()) {
             Ok(gpu) => gpu,

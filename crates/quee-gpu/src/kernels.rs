@@ -18,6 +18,15 @@ pub struct Variant {
     pub name: &'static str,
     /// Override constants.
     pub constants: &'static [(&'static str, f64)],
+    /// Bytes that the invocations of a workgroup share.
+    pub shared: u32,
+}
+
+impl Variant {
+    /// The value of a constant.
+    pub fn constant(&self, name: &str) -> Option<f64> {
+        self.constants.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
 }
 
 /// A kernel.

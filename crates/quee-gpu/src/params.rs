@@ -38,6 +38,19 @@ params! {
         first_sample: u32, groups: u32, unused: [u32; 2],
         rules: Rules,
     }
+    /// The rules of the queries, keys, values and probabilities of consecutive groups of samples, as `attention_codes.wgsl` wants them: all fit
+    /// into the parameters of one dispatch.
+    CompactRules { ends: [u32; 8], scales: [[f32; 8]; 4], inverses: [[f32; 8]; 4], forms: [[u32; 8]; 4] }
+    /// `attention_codes.wgsl`.
+    AttentionCodes {
+        matrices: u32, tokens: u32, d: u32, heads: u32,
+        x_at: u32, x_sample: u32, x_head: u32, x_token: u32,
+        x_third: u32, out_at: u32, out_sample: u32, out_head: u32,
+        out_row: u32, first_sample: u32, groups: u32, factor: f32,
+        rows: u32, parts: u32, bias: f32, unused: u32,
+        slots: [u32; 4],
+        rules: CompactRules,
+    }
     /// `rows_float.wgsl`.
     RowsFloat {
         rows: u32, d: u32, tokens: u32, heads: u32,
@@ -165,5 +178,25 @@ impl Rule {
     /// Whether the general kernels are needed.
     pub fn is_uneven(&self) -> bool {
         self.kind > DYNAMIC
+    }
+}
+
+impl CompactRules {
+    /// The rules of four operands, unless one is uneven or has a zero point beyond the codes of 8 bits.
+    pub fn new(operands: &[Rules; 4]) -> Option<Self> {
+        let mut compact = Self { ends: operands[0].ends, ..Self::default() };
+        for (at, rules) in operands.iter().enumerate() {
+            for (g, rule) in rules.rules.iter().enumerate() {
+                if rule.is_uneven() {
+                    return None;
+                }
+                let byte = |number: i32| i8::try_from(number).ok().map(|number| number as u8);
+                let form = [byte(rule.zero)?, byte(rule.least)?, byte(rule.most)?, rule.kind as u8];
+                compact.scales[at][g] = rule.scale;
+                compact.inverses[at][g] = rule.inverse;
+                compact.forms[at][g] = u32::from_le_bytes(form);
+            }
+        }
+        Some(compact)
     }
 }

@@ -1,4 +1,4 @@
-//! Kernels that work row by row or value by value.
+//! Kernels that work row by row or value by value, and attention in one dispatch.
 
 use quee_backbone::{Attention, ExecError, Executor, Norm, Param, Value, Window};
 
@@ -6,6 +6,7 @@ use super::{Bound, Case, Noise};
 use crate::debug::Before;
 use crate::executor::GpuExecutor;
 use crate::executor::attention::Sizes as AttentionSizes;
+use crate::executor::fused::Fused;
 use crate::executor::linear::RowLayout;
 use crate::memory::Tensor;
 use crate::tiles::{RowOperation, row_kernel};
@@ -24,6 +25,11 @@ struct Sizes {
 /// 64 pictures of 32×32 pixels in patches of 4×4, 192 features.
 const SIZES: Sizes = Sizes { samples: 64, tokens: 65, heads: 3, dim: 192, hidden: 384, image: 32 };
 const SMALL: Sizes = Sizes { samples: 3, tokens: 17, heads: 2, dim: 32, hidden: 64, image: 16 };
+
+/// Samples, tokens, heads and features of a head of attention in one dispatch: a small shape, then the model above with few, many and very
+/// many samples, and one of 224×224 pixels in patches of 16×16.
+const ATTENTION: [[usize; 4]; 5] =
+    [[3, 17, 2, 16], [1, 65, 3, 64], [64, 65, 3, 64], [1024, 65, 3, 64], [64, 197, 3, 64]];
 
 const PATCH: usize = 4;
 
@@ -85,6 +91,11 @@ pub(super) fn cases(executor: &mut GpuExecutor, small: bool) -> Result<Vec<Case>
         let moved = bytes(shape) + coded(shape);
         cases.push(case(kernel(RowOperation::Quantize), variant, text(shape), moved, record));
     }
+    if is_tiled {
+        for &shape in if small { &ATTENTION[..1] } else { &ATTENTION[1..] } {
+            cases.extend(fused(executor, &mut noise, shape)?);
+        }
+    }
     {
         let (x, attention) = (qkv.0.clone(), attention);
         let values = [samples * heads, dim / heads, tokens];
@@ -116,6 +127,26 @@ pub(super) fn cases(executor: &mut GpuExecutor, small: bool) -> Result<Vec<Case>
     let moved = bytes(&stream.1) + bytes(&[samples, dim]);
     cases.push(of_one("mean_tokens", "main", &stream, moved, |executor, x| executor.mean_tokens(x, 1)));
     Ok(cases)
+}
+
+/// Attention by every variant of its kernel that has room for a head.
+fn fused(executor: &mut GpuExecutor, noise: &mut Noise, shape: [usize; 4]) -> Result<Vec<Case>, ExecError> {
+    let [samples, tokens, heads, dim] = shape;
+    let qkv = [samples, tokens, 3 * heads * dim];
+    let qkv = executor.input(&qkv, &noise.floats(qkv.iter().product()))?;
+    let attention = Attention { site: "bench.attention".into(), heads, head_dim: dim, scale: 0.125 };
+    let operations = 4.0 * (samples * heads * tokens * tokens * dim) as f64;
+    // Queries, keys and values, and what is written.
+    let moved = 4.0 * bytes(&[samples, tokens, heads, dim]);
+    let limit = executor.gpu().limits().max_compute_workgroup_storage_size;
+    let of = |variant: Fused| {
+        let (x, attention) = (qkv.clone(), attention.clone());
+        let record =
+            move |executor: &mut GpuExecutor| executor.fused_by(variant, x.get::<Tensor>()?, &attention).map(drop);
+        let name = variant.variant.name;
+        Case { operations, ..case("attention_codes", name, text(&shape), moved, record) }
+    };
+    Ok(Fused::fitting(tokens, dim, limit).map(of).collect())
 }
 
 fn of_one(

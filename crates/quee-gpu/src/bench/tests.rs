@@ -10,8 +10,12 @@ use crate::{Gpu, GpuError, GpuOptions};
 
 /// An engine, unless there is no adapter.
 fn engine() -> Option<Arc<GpuEngine>> {
+    engine_with(&GpuOptions::default())
+}
+
+fn engine_with(options: &GpuOptions) -> Option<Arc<GpuEngine>> {
     let plan = Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax));
-    match GpuEngine::new(plan, &GpuOptions::default()) {
+    match GpuEngine::new(plan, options) {
         Ok(engine) => Some(engine),
         Err(error @ (GpuError::NoLoader | GpuError::NoAdapter { .. })) => {
             // Written past the test harness, which shows no output of tests that pass.
@@ -75,9 +79,7 @@ fn every_case_is_one_dispatch_and_takes_time() {
         assert!(cases.iter().any(|case| case.kernel == kernel), "{kernel}");
     }
     for case in &cases {
-        let before = engine.counts();
-        bench.time_as_called(case, 3).unwrap();
-        assert_eq!((engine.counts() - before).dispatches, 3, "{} {}", case.kernel, case.variant);
+        assert_is_one_dispatch(&engine, &mut bench, case);
         let figure = bench.time(case).unwrap();
         assert!(
             figure.seconds > 0.0 && figure.share(case, &peaks) > 0.0,
@@ -85,6 +87,24 @@ fn every_case_is_one_dispatch_and_takes_time() {
             case.kernel,
             case.variant
         );
+    }
+}
+
+fn assert_is_one_dispatch(engine: &GpuEngine, bench: &mut Bench, case: &Case) {
+    let before = engine.counts();
+    bench.time_as_called(case, 3).unwrap();
+    assert_eq!((engine.counts() - before).dispatches, 3, "{} {}", case.kernel, case.variant);
+}
+
+#[test]
+fn discrete_gpus_have_cases_of_their_own() {
+    let Some(engine) = engine_with(&GpuOptions { tiled: Some(true), ..GpuOptions::default() }) else { return };
+    let mut bench = Bench::new(&engine, Effort { seconds: 1e-4, ..Effort::QUICK }).unwrap();
+    let cases = bench.cases().unwrap();
+    for kernel in ["rows_codes_wide", "rows_float_wide", "attention_codes"] {
+        let case = cases.iter().find(|case| case.kernel == kernel).unwrap_or_else(|| panic!("{kernel}"));
+        assert_is_one_dispatch(&engine, &mut bench, case);
+        assert!(bench.time(case).unwrap().seconds > 0.0, "{kernel}");
     }
 }
 

@@ -37,12 +37,12 @@ impl Sizes {
     }
 
     /// Values between two samples, heads and tokens of `qkv`.
-    fn strides(self) -> [usize; 3] {
+    pub fn strides(self) -> [usize; 3] {
         [self.tokens * self.stride(), self.dim, self.stride()]
     }
 
     /// Where a third (0 query, 1 key, 2 value) of the first token begins.
-    fn third(self, third: usize) -> usize {
+    pub fn third(self, third: usize) -> usize {
         third * self.heads * self.dim
     }
 

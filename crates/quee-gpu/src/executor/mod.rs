@@ -3,10 +3,12 @@
 //! - `products`: products of matrices, of codes and of floats
 //! - `linear`: linear layers, with what stands before and after them
 //! - `attention`: attention and its parts
+//! - `fused`: attention in one dispatch
 //! - `moves`: operations that change places only, and elementwise ones
 //! - `single`: what measuring needs
 
 pub(crate) mod attention;
+pub(crate) mod fused;
 pub(crate) mod linear;
 mod moves;
 mod performer;
@@ -310,6 +312,9 @@ impl Executor for GpuExecutor {
 
     fn attention(&mut self, qkv: &Value, attention: &Attention) -> Result<Value, ExecError> {
         let qkv: &Tensor = qkv.get()?;
+        if let Some(out) = self.run_fused(qkv, attention)? {
+            return Ok(Value::new(out));
+        }
         let scores = self.run_scores(qkv, attention)?;
         if self.is_float() {
             let probabilities = self.run_softmax(&scores)?;

@@ -4,6 +4,7 @@
 //! and with small limits. All must give the same bits.
 
 mod add;
+mod attention_codes;
 mod expand_codes;
 mod gelu;
 mod matmul_codes;
