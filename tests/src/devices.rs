@@ -68,12 +68,14 @@ impl Device {
 /// The adapter, opened with one set of kernels: what they are called, and the device.
 type Opened = (&'static str, Arc<Gpu>);
 
-/// The adapter, opened once with each set of kernels; or why there is none.
-fn adapters() -> &'static Result<[Opened; 2], GpuError> {
-    static ADAPTERS: OnceLock<Result<[Opened; 2], GpuError>> = OnceLock::new();
+/// The adapter, opened once with each set of kernels, or why there is none. A GPU is never given the kernels for software adapters.
+fn adapters() -> &'static Result<Vec<Opened>, GpuError> {
+    static ADAPTERS: OnceLock<Result<Vec<Opened>, GpuError>> = OnceLock::new();
     ADAPTERS.get_or_init(|| {
         let open = |tiled| Gpu::open(&GpuOptions { tiled: Some(tiled), ..Default::default() });
-        Ok([("direct kernels", open(false)?), ("tiled kernels", open(true)?)])
+        let tiled = open(true)?;
+        let direct = if tiled.info().is_software() { Some(("direct kernels", open(false)?)) } else { None };
+        Ok(direct.into_iter().chain([("tiled kernels", tiled)]).collect())
     })
 }
 

@@ -212,8 +212,8 @@ pub fn usual(shape: Shape, abilities: Abilities) -> &'static Tile {
     let tiles = match shape.operands {
         Operands::Codes if shape.m <= FEW_ROWS => return &all[DOT],
         Operands::Floats if shape.m <= FEW_ROWS => return &all[0],
-        // Larger tiles of matrix units win by little where they do, and lose more elsewhere.
-        Operands::Codes if all[MATRIX].can(shape, abilities) => &all[MATRIX + 2..MATRIX + MATRICES],
+        // Larger tiles of matrix units win by little where they do, and lose more elsewhere; in the small products of attention all of them lose.
+        Operands::Codes if shape.batch == 1 && all[MATRIX].can(shape, abilities) => &all[MATRIX + 2..MATRIX + MATRICES],
         _ => &all[all.len() - TILED.len()..],
     };
     let good = |tile: &&Tile| tile.fits(shape) && tile.workgroups(shape) >= ENOUGH;
@@ -283,6 +283,8 @@ mod tests {
         assert!(of(Operands::Codes, 197, 768).is_matrix());
         assert!(!of(Operands::Codes, 64 * 197, 1025).is_matrix());
         assert!(!of(Operands::Codes, 8, 768).is_matrix());
+        let heads = Shape { operands: Operands::Codes, m: 65, n: 65, k: 64, batch: 192 };
+        assert!(!usual(heads, abilities).is_matrix());
         assert!(!of(Operands::Floats, 64 * 197, 768).is_matrix());
         assert!(all(Operands::Codes)[MATRIX..][..MATRICES].iter().all(Tile::is_matrix));
         assert_eq!(all(Operands::Codes).iter().filter(|tile| tile.is_matrix()).count(), MATRICES);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use quee_backbone::QuantPlan;
 use quee_gpu::bench::{Bench, Effort, Peaks};
 use quee_gpu::{Gpu, GpuEngine};
@@ -12,8 +12,14 @@ use super::Row;
 use crate::cancel::Cancel;
 use crate::progress::Stage;
 
-/// Peaks and single kernels; the peaks and what times are taken by.
-pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<Row>) -> Result<(Peaks, &'static str)> {
+/// Peaks, and single kernels whose names contain `only`; the peaks and what times are taken by.
+pub fn measure(
+    gpu: &Arc<Gpu>,
+    effort: Effort,
+    only: Option<&str>,
+    cancel: &Cancel,
+    rows: &mut Vec<Row>,
+) -> Result<(Peaks, &'static str)> {
     let engine = GpuEngine::on(Arc::new(QuantPlan::dynamic(WeightQuantizer::Absmax)), Arc::clone(gpu));
     let mut bench = Bench::new(&engine, effort)?;
     let clock = bench.clock();
@@ -37,7 +43,9 @@ pub fn measure(gpu: &Arc<Gpu>, effort: Effort, cancel: &Cancel, rows: &mut Vec<R
     }
     rows.push(peak("copy", None, Some(peaks.copy.rate), peaks.copy.invocations));
 
-    let cases = bench.cases()?;
+    let mut cases = bench.cases()?;
+    cases.retain(|case| only.is_none_or(|text| case.kernel.contains(text)));
+    ensure!(!cases.is_empty(), "--kernel {}: no kernel has such a name", only.unwrap_or_default());
     let stage = Stage::start("kernels", cases.len());
     for case in &cases {
         cancel.check()?;

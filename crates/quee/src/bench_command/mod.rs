@@ -78,6 +78,9 @@ pub struct GpuArgs {
     /// What to measure; may be given several times [default: all]
     #[arg(long, value_name = "PART")]
     part: Vec<Part>,
+    /// Kernels of the part `kernels` whose names contain this [default: all]
+    #[arg(long, value_name = "TEXT")]
+    kernel: Option<String>,
     /// Backbone of the part `networks`, a preset; its weights are random [default: `vit_d7_w192_p4_32`]
     #[arg(long, value_name = "PRESET")]
     backbone: Option<String>,
@@ -131,7 +134,7 @@ fn gpu(args: &GpuArgs, cancel: &Cancel) -> Result<()> {
 
     print(&heading(&gpu))?;
     if wanted(Part::Kernels) {
-        let (peaks, clock) = kernels::measure(&gpu, effort, cancel, &mut figures.rows)?;
+        let (peaks, clock) = kernels::measure(&gpu, effort, args.kernel.as_deref(), cancel, &mut figures.rows)?;
         print(&format!("times of kernels by {clock}\n{}", kernels::peaks_text(&peaks)))?;
         figures.publish()?;
     }
