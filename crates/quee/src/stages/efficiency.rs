@@ -137,13 +137,27 @@ impl Bench<'_> {
         Ok(self.efficiency(&times, &routed, pictures, batch, threads))
     }
 
+    /// Runs a batch, and parts of it down to one picture: a device makes kernels, buffers and packed weights when it first meets a size, and
+    /// batches shrink as pictures leave.
+    fn warm_up(&self, executor: &mut dyn Executor, images: &[f32], chosen: &[usize]) -> Result<()> {
+        let picture = images.len() / chosen.len();
+        let mut count = chosen.len();
+        loop {
+            self.batch(executor, &images[..count * picture], &chosen[..count], 0, &mut self.nothing())?;
+            if count == 1 {
+                return Ok(());
+            }
+            count = count.div_ceil(4);
+        }
+    }
+
     /// Full depth at these widths: those of the tree, then the others.
     fn widths(&self) -> Vec<Width> {
         let recipe = &self.policy.recipe;
         recipe.quant.widths.iter().copied().chain(static_widths(recipe)).collect()
     }
 
-    /// Every batch once by the policy and once at each width, in turns; the first batch of each thread is repeated.
+    /// Every batch once by the policy and once at each width, in turns; the first batch of each thread also before anything is timed.
     fn times(&self, pictures: &[usize], batch: usize, threads: usize) -> Result<(Times, Vec<Routed>)> {
         let batches: Vec<&[usize]> = pictures.chunks(batch).collect();
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -157,7 +171,7 @@ impl Bench<'_> {
                 self.cancel.check()?;
                 let images = self.prepared.images(chosen)?;
                 if !std::mem::replace(&mut warm, true) {
-                    self.batch(executor.as_mut(), &images, chosen, index, &mut self.nothing())?;
+                    self.warm_up(executor.as_mut(), &images, chosen)?;
                 }
                 let routed = self.batch(executor.as_mut(), &images, chosen, index, &mut times)?;
                 done.lock().expect("nobody panics here").push((index, routed));
@@ -228,11 +242,14 @@ impl Bench<'_> {
         let stem = if width.is_float() { width } else { recipe.quant.stem };
         let start = Instant::now();
         let mut tokens = program.stem(executor, images, stem)?;
+        // A device that only records would run what it has recorded when the exit reads, and the exit would seem to take the time.
+        executor.wait()?;
         times.stems[at].add(start, chosen.len());
         let mut before: Option<NodeAnswers> = None;
         for segment in 0..tree.segments() {
             let start = Instant::now();
             tokens = program.segment(executor, segment, width, &tokens)?;
+            executor.wait()?;
             times.segments[at][segment].add(start, chosen.len());
             let start = Instant::now();
             let features = program.features(executor, segment, &tokens)?;
