@@ -135,7 +135,7 @@ torture:
 bench *ARGS:
     cargo bench --package quee-cpu "$@"
 
-# Show where the CPU backend's time goes: just profile, just profile --preset deit_tiny_patch16_224 --batch 1 --quantizer minmax
+# Show where the time goes: just profile, just profile --preset deit_tiny_patch16_224 --batch 1 --quantizer minmax, just profile --backend gpu
 [group('developer')]
 profile *ARGS:
     {{ quee }} bench profile "$@"

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quee_tests::{quee, stderr};
+use quee_tests::{adapter, quee, stderr};
 use serde_json::Value;
 
 /// A small backbone.
@@ -41,9 +41,32 @@ fn a_profile_accounts_for_the_pass_and_names_every_product() {
 }
 
 #[test]
+fn an_adapter_is_profiled_kernel_by_kernel() {
+    let Some(info) = adapter() else { return };
+    let args = ["bench", "profile", "--backend", "gpu", "--preset", PRESET, "--batch", "2", "--runs", "2"];
+    let json: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+    let report: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let at = |place: &str| rows.iter().filter(|row| row["place"] == place).collect::<Vec<_>>();
+    for place in ["patch_embed.proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "head"] {
+        let products = at(place).into_iter().filter(|row| row["operation"].as_str().unwrap().starts_with("matmul_"));
+        let calls: u64 = products.map(|row| row["calls"].as_u64().unwrap()).sum();
+        assert_eq!(calls, if place.contains("patch") || place == "head" { 1 } else { 6 }, "{place}: {rows:?}");
+    }
+    assert!(rows.iter().all(|row| row["workgroups"].as_str().unwrap().split('x').count() == 3), "{rows:?}");
+    let text = stdout(&args);
+    assert!(text.contains("workgroups") && text.contains(&info.name), "{text}");
+    assert_eq!(text.contains("times of the processor, not of a GPU"), info.is_software());
+}
+
+#[test]
 fn what_cannot_be_profiled_is_refused_with_a_hint() {
     let error = refused(&["bench", "profile", "--preset", PRESET, "--quantizer", "repq"]);
     assert!(error.contains("`repq`") && error.contains("hint"), "{error}");
+    if adapter().is_some() {
+        let error = refused(&["bench", "gpu", "--quick", "--part", "kernels", "--kernel", "no_such_kernel"]);
+        assert!(error.contains("no_such_kernel") && error.contains("hint"), "{error}");
+    }
     let error = refused(&["bench", "profile", "--weights", "no-such-file.safetensors"]);
     assert!(error.contains("no-such-file.safetensors"), "{error}");
 }

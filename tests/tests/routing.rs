@@ -4,18 +4,23 @@ use std::path::PathBuf;
 
 use quee::artefact;
 use quee::backend::Device;
+use quee::recipe::ExitTokens;
 use quee::stages::prepare::prepare;
 use quee::stages::route::Router;
+use quee::stages::walk::Program;
 use quee_policy::tree::ROOT;
 use quee_tests::{DIGITS, QUICK, quee, stderr};
 
 #[test]
 fn pictures_that_part_ways_are_answered_as_alone() {
     let out = tempfile::tempdir().unwrap();
-    for more in [&[][..], &["--set", "exits.cascade=true", "--set", "timing.measure=false"]] {
+    let untimed = ["--set", "timing.measure=false"];
+    for set in ["", "exits.cascade=true", "exits.tokens=class-and-mean"] {
+        let more: Vec<&str> =
+            if set.is_empty() { Vec::new() } else { untimed.into_iter().chain(["--set", set]).collect() };
         let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap()];
         args.extend(QUICK);
-        args.extend(more);
+        args.extend(&more);
         let output = quee(&args);
         assert!(output.status.success(), "{}", stderr(&output));
         let folder = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
@@ -77,4 +82,45 @@ fn pictures_that_part_ways_are_answered_as_alone() {
     let output = quee(&["bench", "routing", "--run", "/no/such/run", "--lambda", "1"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("hint"), "{}", stderr(&output));
+}
+
+/// What an exit sees beside the class token is the mean of all tokens; the last one sees nothing there.
+#[test]
+fn exits_may_see_the_mean_of_the_tokens() {
+    let out = tempfile::tempdir().unwrap();
+    let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap(), "--set", "exits.tokens=class-and-mean"];
+    args.extend(QUICK);
+    let output = quee(&args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let policy = artefact::read(&PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())).unwrap();
+    let (recipe, dim) = (&policy.recipe, policy.backbone.feature_dim());
+    let prepared = prepare(recipe, None, None).unwrap();
+    let mut executor =
+        Device::open(recipe.backend, &recipe.gpu).unwrap().engine(policy.plan.clone()).executor().unwrap();
+    let images = prepared.images(&prepared.splits.test[..3]).unwrap();
+    let program = Program::new(policy.backbone.as_ref(), recipe);
+    let alone = Program { tokens: ExitTokens::Class, ..Program::new(policy.backbone.as_ref(), recipe) };
+    assert_eq!((program.exit_dim(), alone.exit_dim()), (2 * dim, dim));
+
+    let mut tokens = program.stem(executor.as_mut(), &images, recipe.quant.stem).unwrap();
+    let last = recipe.paths.segments.len() - 1;
+    for segment in 0..=last {
+        tokens = program.segment(executor.as_mut(), segment, recipe.quant.widths[0], &tokens).unwrap();
+        let both = program.features(executor.as_mut(), segment, &tokens).unwrap();
+        let own = alone.features(executor.as_mut(), segment, &tokens).unwrap();
+        let all = executor.read(&tokens).unwrap();
+        let per_picture = all.len() / 3;
+        for (picture, (both, own)) in both.chunks(2 * dim).zip(own.chunks(dim)).enumerate() {
+            assert_eq!(&both[..dim], own);
+            let tokens = &all[picture * per_picture..(picture + 1) * per_picture];
+            for (feature, &mean) in both[dim..].iter().enumerate() {
+                let sum: f32 = tokens.iter().skip(feature).step_by(dim).sum();
+                let want = if segment == last { 0.0 } else { sum * dim as f32 / per_picture as f32 };
+                assert!((mean - want).abs() < 1e-4 * want.abs().max(1.0), "segment {segment}: {mean}, not {want}");
+            }
+        }
+        // The backbone's own classifier weighs nothing there, the others do.
+        let weighs = policy.heads.0[segment].network.w2.chunks(2 * dim).any(|row| row[dim..].iter().any(|&w| w != 0.0));
+        assert_eq!(weighs, segment < last);
+    }
 }

@@ -90,6 +90,7 @@ fn cross_fitting_and_all_methods_and_promises() {
         "policy.sets=0.2",
         "policy.risk_checks=40",
         "exits.cascade=true",
+        "exits.tokens=class-and-mean",
     ] {
         args.extend(["--set", set]);
     }

@@ -17,6 +17,15 @@ pub struct Param {
     pub frozen: bool,
 }
 
+/// The kind of place that a site is: `blocks.3.attn.qkv` is `attn.qkv`.
+pub fn place(site: &str) -> &str {
+    let mut parts = site.splitn(3, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some(number), Some(rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => site,
+    }
+}
+
 /// A linear layer; `y = x · Wᵀ + b`.
 #[derive(Clone, Debug)]
 pub struct Linear {
@@ -137,6 +146,24 @@ impl Window {
         match (pixels + 2 * self.padding).checked_sub(self.kernel) {
             Some(room) if self.stride > 0 && self.kernel > 0 => room / self.stride + 1,
             _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_share_their_places() {
+        for (site, kind) in [
+            ("blocks.11.attn.qkv", "attn.qkv"),
+            ("patch_embed.proj", "patch_embed.proj"),
+            ("tokens_to_token.attention1.kqv", "tokens_to_token.attention1.kqv"),
+            ("head", "head"),
+            ("", ""),
+        ] {
+            assert_eq!(place(site), kind);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use quee_backbone::params::place;
 use quee_quant::Width;
 
 /// Time of one kind of operation.
@@ -68,15 +69,6 @@ impl Profile {
             }
             None => self.rows.push(ProfileRow { operation, place: place.to_owned(), width, calls: 1, time }),
         }
-    }
-}
-
-/// `attn.qkv` of `blocks.3.attn.qkv`.
-fn place(site: &str) -> &str {
-    let mut parts = site.splitn(3, '.');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(_), Some(number), Some(rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest,
-        _ => site,
     }
 }
 

@@ -52,21 +52,3 @@ impl Profile {
         }
     }
 }
-
-/// The kind of place that a site is: `blocks.3.attn.qkv` is `attn.qkv`.
-pub(crate) fn place(site: &str) -> &str {
-    let numbered = site.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
-    numbered.map_or(site, |(_, place)| place)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_share_their_places() {
-        assert_eq!(place("blocks.11.attn.qkv"), "attn.qkv");
-        assert_eq!(place("patch_embed.proj"), "patch_embed.proj");
-        assert_eq!(place(""), "");
-    }
-}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quee_backbone::ExecError;
+use quee_backbone::params::place;
 use serde::{Deserialize, Serialize};
 
 use crate::bindings::Bindings;
@@ -168,8 +169,8 @@ impl Recorder {
 
     /// Says at which site the dispatches that follow are; only a profile asks.
     pub fn at(&mut self, site: &str) {
-        if self.profile.is_some() && *self.place != *crate::profile::place(site) {
-            self.place = Arc::from(crate::profile::place(site));
+        if self.profile.is_some() && *self.place != *place(site) {
+            self.place = Arc::from(place(site));
         }
     }
 

@@ -45,7 +45,11 @@ pub fn measure(
 
     let mut cases = bench.cases()?;
     cases.retain(|case| only.is_none_or(|text| case.kernel.contains(text)));
-    ensure!(!cases.is_empty(), "--kernel {}: no kernel has such a name", only.unwrap_or_default());
+    ensure!(
+        !cases.is_empty(),
+        "--kernel {}: no kernel has such a name; hint: names are those of files in `shaders`, e.g. matmul",
+        only.unwrap_or_default()
+    );
     let stage = Stage::start("kernels", cases.len());
     for case in &cases {
         cancel.check()?;

@@ -46,7 +46,7 @@ pub enum BenchCommand {
     Gpu(GpuArgs),
     /// Run a stored policy on test pictures in batches, beside what its parts take as plain batches
     Routing(routing::RoutingArgs),
-    /// Show where the CPU backend's time goes, operation by operation
+    /// Show where a backend's time goes, operation by operation or kernel by kernel
     Profile(profile::ProfileArgs),
     /// Time the CPU backend beside other runtimes on the same weights, in turns; they run in a script of your own
     Peers(runtimes::PeersArgs),
