@@ -78,6 +78,18 @@ fn runs_are_compared_on_the_same_pictures() {
 }
 
 #[test]
+fn exits_that_see_something_else_need_runs_of_their_own() {
+    let out = tempfile::tempdir().unwrap();
+    let cases = ["class", "class-and-mean", "class"].into_iter().enumerate();
+    let case = |(at, tokens)| format!("[[case]]\nname = \"{at}\"\nset = {{ exits.tokens = \"{tokens}\" }}\n");
+    let text = "question = \"Which tokens?\"\naxis = \"exits\"\n".to_owned() + &cases.map(case).collect::<String>();
+    let output = sweep(&text, out.path(), &["--set", "timing.measure=false"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // The third case differs from the second, which is the base by then.
+    assert_eq!(stderr(&output).matches("run backbone on paths").count(), 3, "{}", stderr(&output));
+}
+
+#[test]
 fn cross_fitting_and_all_methods_and_promises() {
     let out = tempfile::tempdir().unwrap();
     let mut args = vec!["run", DIGITS, "--out", out.path().to_str().unwrap()];

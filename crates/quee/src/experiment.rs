@@ -208,7 +208,8 @@ impl Base {
         })
     }
 
-    /// Whether `recipe` can be evaluated on these runs: it differs from theirs only in what is made on top of the backbone.
+    /// Whether `recipe` can be evaluated on these runs: it differs from theirs only in what is made on top of the backbone. What of the exits' settings
+    /// says how the backbone is run is also among those that the cache's key for runs names (`cache/keys.rs`).
     pub fn serves(&self, recipe: &Recipe) -> bool {
         let on_top = |from: &Recipe| Recipe {
             name: String::new(),
@@ -222,6 +223,7 @@ impl Base {
             exits: crate::recipe::Exits {
                 train_on: from.exits.train_on,
                 path_draws: from.exits.path_draws,
+                tokens: from.exits.tokens,
                 ..self.recipe.exits.clone()
             },
             ..from.clone()

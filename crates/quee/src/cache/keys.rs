@@ -129,7 +129,7 @@ impl Keys {
     /// # Errors
     /// As [`quantizers`](Self::quantizers).
     pub fn times(&self) -> Result<Key> {
-        let parts = self.parts("measured times", &[QUANTIZERS, &["paths.segments"]]);
+        let parts = self.parts("measured times", &[QUANTIZERS, &["paths.segments", "exits.tokens"]]);
         Ok(parts.text("processor", &self.processor).key()?)
     }
 
