@@ -84,6 +84,13 @@ pub struct Gpu {
     pub weights_mib: u64,
     /// Weights stay in as many bits as they have, and are unpacked before each use.
     pub packed_weights: bool,
+    /// Products run on matrix units where the adapter has some.
+    #[serde(default = "yes")]
+    pub matrix_units: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Which kind of adapter comes first.
@@ -108,6 +115,7 @@ impl Gpu {
             memory: (self.memory_mib > 0).then(|| self.memory_mib.saturating_mul(1 << 20)),
             weight_memory: self.weights_mib.saturating_mul(1 << 20),
             packed_weights: self.packed_weights,
+            matrix_units: self.matrix_units,
             tuning: crate::folders::tuning(),
             ..GpuOptions::default()
         }
