@@ -104,6 +104,13 @@ pub fn path_tree(recipe: &Recipe) -> Result<PathTree> {
     if paths.sample == 0 {
         return Ok(PathTree::new(segments, widths, monotone, paths.limit)?);
     }
+    // Before so many are drawn.
+    ensure!(
+        paths.sample <= paths.limit,
+        "paths.sample = {}: more than paths.limit = {}; hint: draw fewer, or raise the limit",
+        paths.sample,
+        paths.limit
+    );
     let draw = PathDraw { paths: paths.sample, turn: paths.turn, seed: paths.sample_seed };
     let tree = draw.tree(segments, widths, monotone)?;
     let (count, limit) = (tree.paths().len(), paths.limit);
