@@ -5,16 +5,8 @@
 // Chain c of invocation i begins with i + c. Each of 8 * rounds steps adds to it the dot product of its own four bytes with WEIGHTS.
 // One invocation per value. Oracle: crates/quee-gpu/src/bench/tests.rs
 //
-// uses: linear_index.wgsl
+// uses: linear_index.wgsl peak_chains.wgsl
 
-struct Params {
-    rounds: u32,
-    out_at: u32,
-    unused0: u32,
-    unused1: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> out: array<i32>;
 
 // The codes 1, -1, 2, -3.

@@ -7,19 +7,11 @@
 //
 // Subgroups have 32 invocations.
 //
-// uses: linear_index.wgsl
+// uses: linear_index.wgsl peak_chains.wgsl
 
 enable f16;
 enable wgpu_cooperative_matrix;
 
-struct Params {
-    rounds: u32,
-    out_at: u32,
-    unused0: u32,
-    unused1: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 
 var<workgroup> unit: array<vec4<f16>, 64>;

@@ -337,7 +337,7 @@ impl Recorder {
         count(&self.counters.dispatches, self.dispatches.len());
         count(&self.counters.submits, 1);
         count(&self.counters.bytes_up, self.params.len());
-        let dispatches = std::mem::take(&mut self.dispatches);
+        let mut dispatches = std::mem::take(&mut self.dispatches);
         self.params.clear();
         self.pool.submitted();
         self.bindings.submitted();
@@ -348,6 +348,9 @@ impl Recorder {
                 profile.add(dispatch.kernel, &dispatch.place, dispatch.size, seconds);
             }
         }
+        // Its memory serves the next recording.
+        dispatches.clear();
+        self.dispatches = dispatches;
         Ok(Some(index))
     }
 

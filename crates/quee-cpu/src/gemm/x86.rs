@@ -91,27 +91,31 @@ register_tile! {
     store |to: *mut i32, sums| _mm256_storeu_si256(to.cast(), sums)
 }
 
-register_tile! {
-    /// Four codes per group: those of A signed, those of B with 128 added.
-    AvxVnniCodes in avx_vnni_codes: features "avx2,avxvnni", on Isa::AvxVnni, 2 of [1 2] vectors,
-    vector __m256i = 8 x [i8; 4] => i32,
-    load |at: *const [i8; 4]| _mm256_loadu_si256(at.cast()),
-    splat |group: [i8; 4]| _mm256_set1_epi32(i32::from_ne_bytes(group.map(|code| code as u8))),
-    splat_sum _mm256_set1_epi32,
-    dot |sum, a, b| _mm256_dpbusd_avx_epi32(sum, b, a),
-    store |to: *mut i32, sums| _mm256_storeu_si256(to.cast(), sums)
+/// A tile of four codes per group: those of A signed, those of B with 128 added. The instruction has two encodings.
+macro_rules! quad_tile {
+    ($(#[$doc:meta])* $name:ident in $module:ident: features $features:literal, on $isa:pat, dot $dot:ident) => {
+        register_tile! {
+            $(#[$doc])*
+            $name in $module: features $features, on $isa, 2 of [1 2] vectors,
+            vector __m256i = 8 x [i8; 4] => i32,
+            load |at: *const [i8; 4]| _mm256_loadu_si256(at.cast()),
+            splat |group: [i8; 4]| _mm256_set1_epi32(i32::from_ne_bytes(group.map(|code| code as u8))),
+            splat_sum _mm256_set1_epi32,
+            dot |sum, a, b| $dot(sum, b, a),
+            store |to: *mut i32, sums| _mm256_storeu_si256(to.cast(), sums)
+        }
+    };
 }
 
-// The same tile by the instruction's other encoding, for tests on processors that have only that one.
+quad_tile! {
+    /// For processors that have AVX-VNNI.
+    AvxVnniCodes in avx_vnni_codes: features "avx2,avxvnni", on Isa::AvxVnni, dot _mm256_dpbusd_avx_epi32
+}
+
 #[cfg(test)]
-register_tile! {
-    Avx512Quads in avx512_quads: features "avx2,avx512f,avx512vl,avx512vnni", on Isa::Avx512Vnni, 2 of [1 2] vectors,
-    vector __m256i = 8 x [i8; 4] => i32,
-    load |at: *const [i8; 4]| _mm256_loadu_si256(at.cast()),
-    splat |group: [i8; 4]| _mm256_set1_epi32(i32::from_ne_bytes(group.map(|code| code as u8))),
-    splat_sum _mm256_set1_epi32,
-    dot |sum, a, b| _mm256_dpbusd_epi32(sum, b, a),
-    store |to: *mut i32, sums| _mm256_storeu_si256(to.cast(), sums)
+quad_tile! {
+    /// The same tile for tests on processors that have only the encoding of AVX-512.
+    Avx512Quads in avx512_quads: features "avx2,avx512f,avx512vl,avx512vnni", on Isa::Avx512Vnni, dot _mm256_dpbusd_epi32
 }
 
 register_tile! {

@@ -1,7 +1,5 @@
 //! Which tile computes a product fastest.
 
-use std::time::Instant;
-
 use quee_backbone::ExecError;
 
 use super::{Bench, Case, chain};
@@ -60,13 +58,7 @@ impl Bench {
             .into_iter()
             .map(|(tile, case, once)| (tile, case, chain(self.effort.seconds, once), Vec::new()))
             .collect();
-        // A GPU that was idle takes a while to reach its clock.
-        let start = Instant::now();
-        while start.elapsed().as_secs_f64() < 2.0 * self.effort.seconds {
-            for (_, case, chain, _) in &times {
-                self.run(case, *chain)?;
-            }
-        }
+        self.warm_up(|bench| times.iter().try_for_each(|(_, case, chain, _)| bench.run(case, *chain).map(drop)))?;
         for _ in 0..self.effort.runs {
             for (_, case, chain, times) in &mut times {
                 times.push(self.run(case, *chain)? / *chain as f64);

@@ -182,11 +182,7 @@ impl Bench {
         self.run(case, 1)?;
         let once = self.run(case, 1)?;
         let chain = chain(self.effort.seconds, once);
-        // A GPU that was idle takes a while to reach its clock.
-        let start = Instant::now();
-        while start.elapsed().as_secs_f64() < 2.0 * self.effort.seconds {
-            self.run(case, chain)?;
-        }
+        self.warm_up(|bench| bench.run(case, chain).map(drop))?;
         let runs = self.effort.runs;
         let times = (0..runs).map(|_| self.run(case, chain)).collect::<Result<Vec<f64>, ExecError>>()?;
         Ok(Figure { seconds: median(times) / chain as f64, chain, runs })
@@ -203,6 +199,15 @@ impl Bench {
         }
         self.executor.wait()?;
         Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Repeats `run` for a while: a GPU that was idle takes some time to reach its clock.
+    fn warm_up(&mut self, mut run: impl FnMut(&mut Self) -> Result<(), ExecError>) -> Result<(), ExecError> {
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < 2.0 * self.effort.seconds {
+            run(self)?;
+        }
+        Ok(())
     }
 
     fn run(&mut self, case: &Case, chain: usize) -> Result<f64, ExecError> {
