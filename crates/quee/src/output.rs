@@ -1,7 +1,7 @@
 //! What a command leaves: text on the standard output, and the results folder of a run, in which nothing is ever half-written.
 //!
 //! Files are written into a hidden folder beside the final one, which is renamed when everything is there. A run that
-//! fails or is stopped leaves no trace; what a run that was killed has left, the next one removes.
+//! fails or is stopped leaves no trace; what a run that was killed has left, the next one removes. So it is with single files.
 
 use std::fs;
 use std::io::Write;
@@ -43,7 +43,7 @@ impl RunFolder {
         fs::create_dir_all(&parent).with_context(hint)?;
         remove_dead(&parent);
         for id in ids() {
-            let partial = parent.join(format!(".{id}.partial"));
+            let partial = parent.join(format!(".{id}{PARTIAL}"));
             let target = parent.join(&id);
             if target.exists() {
                 continue;
@@ -75,7 +75,7 @@ impl RunFolder {
         let hint = || format!("{shown}: cannot create the results folder; hint: choose another place with --into");
         fs::create_dir_all(parent).with_context(hint)?;
         remove_dead(parent);
-        let partial = parent.join(format!(".{}.partial", name.to_string_lossy()));
+        let partial = parent.join(format!(".{}{PARTIAL}", name.to_string_lossy()));
         match fs::create_dir(&partial) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -150,36 +150,45 @@ pub fn ids() -> impl Iterator<Item = String> {
     (0..1000).map(move |attempt| if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") })
 }
 
-/// The lock of a folder under construction, which the system takes from a process that dies.
+/// What the names of files and folders under construction end with; they begin with a dot.
+const PARTIAL: &str = ".partial";
+
+/// The lock of a file or folder under construction, which the system takes from a process that dies.
 enum Hold {
     Taken(fs::File),
-    /// Another process has it, or the folder is gone.
+    /// Another process has it, or it is gone.
     Lost,
-    /// The file system knows no locks of folders.
+    /// The file system knows no such locks.
     Impossible,
 }
 
 impl Hold {
-    fn take(folder: &Path) -> Self {
-        let Ok(file) = fs::File::open(folder) else {
-            return if folder.is_dir() { Self::Impossible } else { Self::Lost };
+    fn take(path: &Path) -> Self {
+        let Ok(file) = fs::File::open(path) else {
+            return if path.exists() { Self::Impossible } else { Self::Lost };
         };
         match file.try_lock() {
-            Ok(()) if folder.is_dir() => Self::Taken(file),
+            Ok(()) if path.exists() => Self::Taken(file),
             Ok(()) | Err(fs::TryLockError::WouldBlock) => Self::Lost,
             Err(fs::TryLockError::Error(_)) => Self::Impossible,
         }
     }
 }
 
-/// Removes folders under construction whose process has died.
-fn remove_dead(parent: &Path) {
+/// Removes from `parent` the files and folders under construction whose process has died.
+pub fn remove_dead(parent: &Path) {
+    remove_dead_of(parent, ".");
+}
+
+/// Of these, the ones whose names begin so.
+fn remove_dead_of(parent: &Path, prefix: &str) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_partial = name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".partial"));
+        let is_partial = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(PARTIAL));
         if let (true, Hold::Taken(_lock)) = (is_partial, Hold::take(&entry.path())) {
             // What cannot be removed now is hidden, and tried again by the next run.
-            let _ = fs::remove_dir_all(entry.path());
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let _ = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
         }
     }
 }
@@ -190,7 +199,9 @@ fn remove_dead(parent: &Path) {
 /// When its folder is missing, not writable or full.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = hidden_file(folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    remove_dead_of(folder, &format!(".{name}."));
+    let mut file = hidden_file(folder, &name)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -200,12 +211,29 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A file without a lasting name in `folder`, with the rights of any other new file.
-pub fn hidden_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+/// Whether files can be written into `folder`.
+///
+/// # Errors
+/// When they cannot.
+pub fn is_writable(folder: &Path) -> std::io::Result<()> {
+    hidden_file(folder, "").map(drop)
+}
+
+/// A file without a lasting name in `folder`, with the rights of any other new file, locked as long as it is open.
+fn hidden_file(folder: &Path, name: &str) -> std::io::Result<tempfile::NamedTempFile> {
+    let prefix = format!(".{name}.");
     let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(PARTIAL);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    loop {
+        let file = builder.tempfile_in(folder)?;
+        let locked = file.as_file().try_lock();
+        // Otherwise it was taken for a dead process's in the moment before it was locked.
+        if !matches!(locked, Err(fs::TryLockError::WouldBlock)) && file.path().exists() {
+            return Ok(file);
+        }
+    }
 }
 
 /// `latest` becomes a link to the newest run, or a text file with its name where links are not to be had.
@@ -270,6 +298,17 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"22");
         assert!(write_whole(&out.path().join("no/x"), b"1").is_err());
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_of_a_file_is_removed_and_what_is_being_written_is_not() {
+        let out = tempfile::tempdir().unwrap();
+        let dead = out.path().join(".state.json.a1b2c3.partial");
+        fs::write(&dead, b"half").unwrap();
+        let live = hidden_file(out.path(), "state.json").unwrap();
+        write_whole(&out.path().join("state.json"), b"1").unwrap();
+        assert!(!dead.exists());
+        assert!(live.path().exists() || !cfg!(unix));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::state::{Lock, State, is_done};
 use super::worker::{self, How};
 use crate::cache_command::Size;
 use crate::cancel::Cancel;
+use crate::output::remove_dead;
 
 /// How long to wait for something to end before looking whether something can start.
 const LOOK: Duration = Duration::from_millis(200);
@@ -40,6 +41,8 @@ pub fn run(sweep: &SweepFolder, limits: Limits, cancel: &Cancel) -> Result<()> {
     );
     let before: Vec<State> = (0..sweep.cells.len()).map(|index| State::read(&sweep.cell(index))).collect();
     let mut queue: Vec<usize> = (0..sweep.cells.len()).filter(|&index| !is_done(&sweep.cell(index))).collect();
+    // Results of a process that was killed right after they were there are not touched again, but what it was writing then is.
+    (0..sweep.cells.len()).for_each(|index| remove_dead(&sweep.cell(index)));
     let mut expected = Expected::new(&before);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (limits.jobs > 1).then(|| (processors / limits.jobs).max(1));

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::output::write_whole;
+use crate::output::{remove_dead, write_whole};
 
 /// The content of `state.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub fn is_done(folder: &Path) -> bool {
 pub struct Lock(pub File);
 
 impl Lock {
-    /// That of the cell in `folder`; `None` while another process has it.
+    /// That of the cell in `folder`; `None` while another process has it. What a killed process has left half-written there goes away.
     ///
     /// # Errors
     /// When its file cannot be made. A file system without locks gives the right to everybody; results stay whole even so.
@@ -97,7 +97,10 @@ impl Lock {
         let open = File::options().read(true).append(true).create(true).open(&path);
         let file = open.with_context(|| format!("{}: cannot write; hint: check the permissions", path.display()))?;
         match file.try_lock() {
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(Self(file))),
+            Ok(()) | Err(TryLockError::Error(_)) => {
+                remove_dead(folder);
+                Ok(Some(Self(file)))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
         }
     }

@@ -21,7 +21,7 @@ pub use self::settings::{BASE, Settings};
 use self::watch::{Watch, print_curve};
 use crate::cache::{Cache, CacheArgs, Checkpoint as Kept, keys};
 use crate::cancel::{Cancel, Cancelled};
-use crate::output::{hidden_file, write_whole};
+use crate::output::{is_writable, write_whole};
 use crate::stages::prepare::{load_data, transform_of};
 use crate::stages::seen::{NOTE_DATASET, NOTE_TRAIN_INDICES};
 
@@ -87,7 +87,7 @@ impl<'a> Job<'a> {
         let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Tried before the training: hours later is too late to find that the place is not writable.
         std::fs::create_dir_all(folder)
-            .and_then(|()| hidden_file(folder).map(drop))
+            .and_then(|()| is_writable(folder))
             .with_context(|| format!("{}: cannot write there; hint: choose another file with --out", out.display()))?;
         let device = match args.device {
             DeviceChoice::Cpu => TrainDevice::cpu(),
