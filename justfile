@@ -119,6 +119,22 @@ test:
     LP_NATIVE_VECTOR_WIDTH=128 cargo test --release --workspace --quiet --test kernels --test devices
     LP_NATIVE_VECTOR_WIDTH=512 cargo test --release --workspace --quiet --test kernels --test devices
     just test-train-gpu
+    just test-arm
+
+# Check the kernels for 64-bit ARM in an emulator; skipped where qemu-aarch64, aarch64-linux-gnu-gcc or the Rust target is missing
+[group('developer')]
+test-arm:
+    #!/bin/sh
+    set -eu
+    target=aarch64-unknown-linux-gnu
+    for tool in qemu-aarch64 aarch64-linux-gnu-gcc; do
+        command -v $tool >/dev/null || { echo "test-arm: SKIPPED, no $tool (Debian: qemu-user gcc-aarch64-linux-gnu)"; exit 0; }
+    done
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] || { echo "test-arm: SKIPPED, no Rust for it: rustup target add $target"; exit 0; }
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu"
+    cargo clippy --release --target $target --package quee-cpu --all-targets --quiet -- -D warnings
+    cargo test --release --target $target --package quee-quant --package quee-cpu --lib --tests --quiet
 
 # Check training on the GPU, or on a software adapter; builds burn's wgpu backend, which takes a while
 [group('developer')]

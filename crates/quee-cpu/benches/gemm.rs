@@ -84,10 +84,45 @@ mod peak {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+mod peak {
+    use std::arch::aarch64::*;
+    use std::arch::asm;
+    use std::hint::black_box;
+
+    use super::PEAK_ROUNDS;
+
+    /// Twenty-four chains, as many as the kernel has sums.
+    #[target_feature(enable = "neon,dotprod")]
+    pub fn neon_dot() {
+        let (a, b) = (black_box(vdupq_n_s8(3)), black_box(vdupq_n_s8(5)));
+        let mut sums = [vdupq_n_s32(0); 24];
+        for _ in 0..PEAK_ROUNDS {
+            for sum in &mut sums {
+                // SAFETY: registers alone are used, and the instruction is one of the feature.
+                unsafe {
+                    asm!(
+                        "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+                        sum = inout(vreg) *sum, a = in(vreg) a, b = in(vreg) b,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+            }
+        }
+        black_box(sums);
+    }
+}
+
 /// Operations per second of the peak loop; 0 where there is none.
 fn peak(isa: Isa) -> f64 {
     let start = Instant::now();
     let operations = match isa {
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => {
+            // SAFETY: the machine has the products of NEON.
+            unsafe { peak::neon_dot() };
+            2 * 16 * 24 * PEAK_ROUNDS
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
             // SAFETY: the machine has AVX2.

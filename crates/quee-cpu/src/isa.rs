@@ -5,11 +5,13 @@ use std::fmt;
 /// An instruction set that the integer kernels are written for.
 ///
 /// Integer widths give the same bits on every instruction set; float matrix products may differ in the last bits, because
-/// AVX2 has fused multiply-add.
+/// all but plain Rust have fused multiply-add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust, for any processor.
     Portable,
+    /// 64-bit ARM with NEON's products of four codes (`FEAT_DotProd`): what processors of phones, laptops and servers have since about 2018.
+    NeonDot,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX2, FMA and AVX-VNNI: sums of four products of codes in vectors of 256 bits, on processors without AVX-512 too.
@@ -21,7 +23,7 @@ pub enum Isa {
 impl Isa {
     /// The instruction sets that this machine has, slowest first; never empty.
     pub fn available() -> Vec<Self> {
-        [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni]
+        [Self::Portable, Self::NeonDot, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni]
             .into_iter()
             .filter(|isa| isa.is_available())
             .collect()
@@ -36,6 +38,12 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => {
+                std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::NeonDot => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -59,6 +67,7 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Portable => "portable",
+            Self::NeonDot => "neon-dot",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
@@ -85,7 +94,7 @@ impl Cpu {
     }
 }
 
-/// Compiles a function once for the baseline, once for AVX2 and once for AVX-512, and picks by the [`Cpu`] that it gets as first argument.
+/// Compiles a function once for the baseline (which has NEON on ARM), once for AVX2 and once for AVX-512, and picks by the [`Cpu`] that it gets as first argument.
 ///
 /// The body must be plain Rust without fused multiply-add, so that all give the same bits.
 macro_rules! per_isa {
@@ -112,7 +121,7 @@ macro_rules! per_isa {
             }
 
             match cpu.isa() {
-                $crate::isa::Isa::Portable => body($($arg),*),
+                $crate::isa::Isa::Portable | $crate::isa::Isa::NeonDot => body($($arg),*),
                 // SAFETY: a `Cpu` of these instruction sets exists only on a machine that has them.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },

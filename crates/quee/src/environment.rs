@@ -89,6 +89,14 @@ pub fn features() -> Vec<String> {
         ];
         found.extend(tests.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
     }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let tests = [
+            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+        ];
+        found.extend(tests.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
+    }
     found.sort_unstable();
     found.into_iter().map(str::to_owned).collect()
 }

@@ -1,9 +1,11 @@
 //! Exact products of integer codes with 32-bit sums.
 
+#[cfg(target_arch = "aarch64")]
+use super::arm::{ADDED, NeonCodes as CodesOfFour};
 use super::panels::Panels;
 use super::tile::{Dots, Tile, multiply};
 #[cfg(target_arch = "x86_64")]
-use super::x86::{Avx2Codes, AvxVnniCodes};
+use super::x86::{ADDED, Avx2Codes, AvxVnniCodes as CodesOfFour};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::{
     matrix::Matrix,
@@ -17,7 +19,7 @@ const MOST_K: usize = 131_071;
 /// The matrix B of a product, codes packed for one instruction set.
 #[derive(Debug)]
 pub struct PackedB {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     cpu: Cpu,
     k: usize,
     packed: Packed,
@@ -30,8 +32,8 @@ enum Packed {
     /// Pairs of sign-extended codes.
     #[cfg(target_arch = "x86_64")]
     Pairs(Panels<[i16; 2]>),
-    /// Groups of four codes with 128 added.
-    #[cfg(target_arch = "x86_64")]
+    /// Groups of four codes.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Fours(Panels<[i8; 4]>),
     /// Vectors of groups of four, and what the sums of each column start from: −128 · Σ codes.
     #[cfg(target_arch = "x86_64")]
@@ -63,11 +65,11 @@ impl Grouped<2> for [i16; 2] {
     }
 }
 
-/// The product of a signed and an unsigned code is what the instruction knows, so those of B have 128 added; see [`row_starts`].
-#[cfg(target_arch = "x86_64")]
+/// Where the instruction multiplies signed by unsigned codes, those of B have 128 added; see [`row_starts`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Grouped<4> for [i8; 4] {
     fn of_b(codes: [i8; 4]) -> Self {
-        codes.map(|code| code ^ i8::MIN)
+        codes.map(|code| code ^ ADDED)
     }
     fn of_a(codes: [i8; 4]) -> Self {
         codes
@@ -130,14 +132,15 @@ impl PackedB {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Packed::Pairs(Panels::new(Avx2Codes::LANES, Avx2Codes::VECTORS)),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => Packed::Fours(Panels::new(AvxVnniCodes::LANES, AvxVnniCodes::VECTORS)),
+            Isa::AvxVnni => Packed::Fours(Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Packed::Fours(Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Packed::Quads(Matrix::default(), Vec::new()),
-            #[cfg(not(target_arch = "x86_64"))]
             isa => unreachable!("no processor of this architecture has {isa}"),
         };
         Self {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             cpu,
             k: 0,
             packed,
@@ -154,7 +157,7 @@ impl PackedB {
             Packed::Singles(panels) => pack_rows(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => pack_rows(panels, n, k, codes),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Packed::Fours(panels) => pack_rows(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
             Packed::Quads(matrix, start) => {
@@ -174,7 +177,7 @@ impl PackedB {
             Packed::Singles(panels) => pack_columns(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => pack_columns(panels, n, k, codes),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Packed::Fours(panels) => pack_columns(panels, n, k, codes),
             #[cfg(target_arch = "x86_64")]
             Packed::Quads(matrix, start) => {
@@ -196,7 +199,7 @@ impl PackedB {
             Packed::Singles(panels) => panels.n(),
             #[cfg(target_arch = "x86_64")]
             Packed::Pairs(panels) => panels.n(),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Packed::Fours(panels) => panels.n(),
             #[cfg(target_arch = "x86_64")]
             Packed::Quads(matrix, _) => matrix.n(),
@@ -215,7 +218,7 @@ pub struct GemmScratch {
     singles: Vec<i16>,
     #[cfg(target_arch = "x86_64")]
     pairs: Vec<[i16; 2]>,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fours: Vec<[i8; 4]>,
     #[cfg(target_arch = "x86_64")]
     signed: SignedScratch,
@@ -248,9 +251,9 @@ pub fn gemm_i8(m: usize, a: &[i8], stride: usize, b: &PackedB, out: &mut [i32], 
             start.resize(m, 0);
             multiply(&tile, &scratch.pairs, panels.groups(), start, panels, out);
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Packed::Fours(panels) => {
-            let tile = AvxVnniCodes::on(b.cpu).expect("fours are packed for AVX-VNNI alone");
+            let tile = CodesOfFour::on(b.cpu).expect("fours are packed for the processor that has their tile");
             group_rows(m, k, a, stride, &mut scratch.fours);
             row_starts(&scratch.fours, panels.groups(), m, start);
             multiply(&tile, &scratch.fours, panels.groups(), start, panels, out);
@@ -263,11 +266,13 @@ pub fn gemm_i8(m: usize, a: &[i8], stride: usize, b: &PackedB, out: &mut [i32], 
     }
 }
 
-/// What the sums of each of the `m` rows start from: Σ a·(b + 128) = Σ a·b + 128·Σ a.
-#[cfg(target_arch = "x86_64")]
+/// What the sums of each of the `m` rows start from: Σ a·(b + 128) = Σ a·b + 128·Σ a, or nothing where nothing is added to b.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn row_starts(rows: &[[i8; 4]], groups: usize, m: usize, starts: &mut Vec<i32>) {
-    let sum = |row: &[[i8; 4]]| row.as_flattened().iter().map(|&code| i32::from(code)).sum::<i32>();
-    starts.extend(rows.chunks_exact(groups.max(1)).map(|row| -128 * sum(row)));
+    if ADDED != 0 {
+        let sum = |row: &[[i8; 4]]| row.as_flattened().iter().map(|&code| i32::from(code)).sum::<i32>();
+        starts.extend(rows.chunks_exact(groups.max(1)).map(|row| i32::from(ADDED) * sum(row)));
+    }
     // Rows of no codes at all.
     starts.resize(m, 0);
 }
@@ -336,7 +341,7 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (5, 16, 4), (6, 17, 7), (13, 40, 192), (20, 33, 65)] {
             let a: Vec<i8> = (0..(m * k) as u64).map(&of_a).collect();
             let b: Vec<i8> = (0..(n * k) as u64).map(|i| of_b(i + 977)).collect();
-            let mut panels: Panels<[i8; 4]> = Panels::new(AvxVnniCodes::LANES, AvxVnniCodes::VECTORS);
+            let mut panels: Panels<[i8; 4]> = Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS);
             pack_rows(&mut panels, n, k, &b);
             let (mut rows, mut start, mut out) = (Vec::new(), Vec::new(), vec![i32::MIN; m * n]);
             group_rows(m, k, &a, k, &mut rows);

@@ -1,6 +1,8 @@
 //! Float products. Every sum runs over k = 0, 1, …, K − 1 in one chain, whatever the number of rows or columns, so a row's result
 //! does not depend on the rows beside it.
 
+#[cfg(target_arch = "aarch64")]
+use super::arm::NeonFloats;
 use super::panels::Panels;
 use super::tile::{Plain, Single, Tile, multiply};
 #[cfg(target_arch = "x86_64")]
@@ -12,7 +14,7 @@ type PortableTile = Plain<Single, 8, 1>;
 /// The matrix B of a float product.
 #[derive(Debug)]
 pub(crate) struct PackedF32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     cpu: Cpu,
     k: usize,
     panels: Panels<f32>,
@@ -26,10 +28,12 @@ impl PackedF32 {
             Isa::Avx2 | Isa::AvxVnni => Panels::new(Avx2Floats::LANES, Avx2Floats::VECTORS),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Panels::new(Avx512Floats::LANES, Avx512Floats::VECTORS),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Panels::new(NeonFloats::LANES, NeonFloats::VECTORS),
             _ => Panels::new(PortableTile::LANES, PortableTile::VECTORS),
         };
         Self {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             cpu,
             k: 0,
             panels,
@@ -73,6 +77,10 @@ pub(crate) fn gemm_f32(m: usize, a: &[f32], stride: usize, b: &PackedF32, out: &
     }
     #[cfg(target_arch = "x86_64")]
     if let Some(tile) = Avx512Floats::on(b.cpu) {
+        return multiply(&tile, a, stride, zeros, &b.panels, out);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(tile) = NeonFloats::on(b.cpu) {
         return multiply(&tile, a, stride, zeros, &b.panels, out);
     }
     let tile: PortableTile = Plain(Single);

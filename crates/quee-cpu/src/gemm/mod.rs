@@ -12,11 +12,16 @@
 //! - `float`: float product
 //! - `panels`: packed layout
 //! - `tile`: loops around the tiles, and the portable tile
+//! - `register`: tiles of vectors, for processors of `x86` and `arm`
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod arm;
 pub mod codes;
 pub(crate) mod float;
 pub mod fused;
 pub(crate) mod panels;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod register;
 pub(crate) mod tile;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
