@@ -172,10 +172,11 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     let weights = checkpoint.split_prefix("backbone.", &weights_origin);
     let backbone = preset.load(&recipe.backbone.variant(), weights)?;
     ensure!(backbone.classes() == class_names.len(), "{}", damaged());
-    let (dim, classes) = (exit_dim(backbone.as_ref(), recipe.exits.tokens), backbone.classes());
+    let classes = backbone.classes();
     let mut heads = Vec::new();
     let (exits, last) = (&recipe.exits, recipe.paths.segments.len());
     for index in 1..=last {
+        let dim = exit_dim(backbone.as_ref(), &recipe, index - 1);
         // The last exit is the backbone's own classifier, and the first has nothing before it.
         let inputs = dim + if exits.cascade && index > 1 && index < last { classes } else { 0 };
         let hidden = if exits.head == ExitKind::Hidden && index < last { exits.hidden } else { 0 };

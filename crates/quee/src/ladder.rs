@@ -81,7 +81,7 @@ pub fn ladder(recipe: &Recipe, options: &Options, ladder: &LadderOptions, cancel
     let segments = recipe.paths.segments.len();
     // Widths are compared by what they save, which other cost models do not see.
     let counted = Counted::new(CostModel::Bops, &prepared.cost, &recipe.paths.segments, None);
-    let head = own_head(prepared.backbone.head(), program(&recipe, &prepared).exit_dim());
+    let head = own_head(prepared.backbone.head());
 
     let stage = Stage::start("measure widths", chosen.len() * (widths.len() + 1));
     let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, &stage);

@@ -141,7 +141,7 @@ fn answers(
     let seconds = start.elapsed().as_secs_f64();
     let engine = device.engine(plan.into());
     let drive = Drive::new(engine.as_ref(), recipe.paths.batch, cancel, stage);
-    let head = own_head(backbone.head(), program(recipe, prepared).exit_dim());
+    let head = own_head(backbone.head());
     let of_width = |&width: &Width| -> Result<Vec<u16>> {
         let path = vec![width; recipe.paths.segments.len()];
         // The reference is in float from its first operation on.

@@ -11,7 +11,7 @@ use crate::stages::walk::exit_dim;
 
 /// The bytes of the file. Per seed and split: `seed0.fit.answers` `[path, picture]` u16, `seed0.fit.confidence`
 /// `[path, picture]` f32; per split `fit.labels` `[picture]` u16 and `fit.indices` `[picture]` u32 (positions in the data
-/// set); with `paths.store_tokens` also `fit.tokens` `[path, picture, dim]` f32. The note `paths` names the paths, one per
+/// set); with `paths.store_tokens` also `fit.tokens` `[path, picture, dim]` f32, zeros behind what the last exit does not see. The note `paths` names the paths, one per
 /// line.
 ///
 /// # Errors
@@ -54,17 +54,22 @@ fn of_split(study: &Study, split: &str, table: &Outcomes) -> Result<Vec<TensorDa
     // A share of fit leaves pictures out; the same ones for every seed.
     let chosen = study.seeds[0].trained.fit_pictures.as_ref().filter(|_| split == "fit");
     let places: Vec<usize> = chosen.map_or_else(|| (0..indices.len()).collect(), Clone::clone);
-    let (samples, dim) = (table.samples(), exit_dim(study.prepared.backbone.as_ref(), study.recipe.exits.tokens));
+    let samples = table.samples();
     let mut all = vec![
         TensorData::u16(format!("{split}.labels"), vec![samples], table.labels().iter().copied()),
         TensorData::u32(format!("{split}.indices"), vec![samples], places.iter().map(|&at| indices[at] as u32)),
     ];
     if study.recipe.paths.store_tokens {
-        let shape = vec![study.tree.paths().len(), samples, dim];
+        let dim_of = |index: usize| exit_dim(study.prepared.backbone.as_ref(), &study.recipe, index);
+        let longest = dim_of(0);
+        let shape = vec![study.tree.paths().len(), samples, longest];
         let mut values = Vec::with_capacity(shape.iter().product());
         for node in study.tree.paths() {
-            let tokens = tokens.list(node)?;
-            places.iter().for_each(|&at| values.extend_from_slice(&tokens[at * dim..(at + 1) * dim]));
+            let (tokens, dim) = (tokens.list(node)?, dim_of(study.tree.node(node).depth - 1));
+            for &at in &places {
+                values.extend_from_slice(&tokens[at * dim..(at + 1) * dim]);
+                values.extend(std::iter::repeat_n(0.0, longest - dim));
+            }
         }
         all.push(TensorData::f32(format!("{split}.tokens"), shape, values));
     }

@@ -15,12 +15,10 @@ use super::tables::{Lists, Table};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExitHeads(pub Vec<ExitHead>);
 
-/// The backbone's own classifier as an exit that sees `dim` numbers of a picture, the first of which are its inputs.
-pub fn own_head(head: &Linear, dim: usize) -> ExitHead {
+/// The backbone's own classifier as an exit.
+pub fn own_head(head: &Linear) -> ExitHead {
     let bias = head.bias.as_ref().map_or_else(|| vec![0.0; head.outputs], |bias| bias.data.to_vec());
-    let nothing = std::iter::repeat_n(0.0, dim - head.inputs);
-    let rows = head.weight.data.chunks_exact(head.inputs);
-    ExitHead::linear(dim, rows.flat_map(|row| row.iter().copied().chain(nothing.clone())).collect(), bias)
+    ExitHead::linear(head.inputs, head.weight.data.to_vec(), bias)
 }
 
 /// What one exit says about the pictures of a split.

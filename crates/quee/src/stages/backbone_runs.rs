@@ -122,7 +122,7 @@ impl BackboneRuns {
             }
         };
         let exit_pictures = prepared.pictures(prepared.exit_train());
-        let exit_train = program.paths_features(drive, &exit_pictures, draws.len(), path, segments)?;
+        let exit_train = program.paths_features(drive, &exit_pictures, draws.len(), path)?;
 
         let along_tree = |indices: &[usize]| program.tree_features(drive, &prepared.pictures(indices), tree, widths);
         let tree = PerSplit {

@@ -225,10 +225,8 @@ impl Timings {
                 clock.median("exit".into(), Width::FLOAT, |executor| program.features(executor, last, &tokens))?;
             timings.features = per_picture(seconds);
             if width.is_float() {
-                let (head, features) = (
-                    own_head(program.backbone.head(), program.exit_dim()),
-                    program.features(clock.executor.as_mut(), last, &tokens)?,
-                );
+                let (head, features) =
+                    (own_head(program.backbone.head()), program.features(clock.executor.as_mut(), last, &tokens)?);
                 let start = Instant::now();
                 for _ in 0..REPEATS {
                     std::hint::black_box(NodeAnswers::compute(&head, std::hint::black_box(&features)));

@@ -99,6 +99,8 @@ struct Trainer<'a> {
     seed: u64,
     cancel: &'a Cancel,
     own: ExitHead,
+    /// Numbers that the exits to be trained see of a picture.
+    dim: usize,
     pictures: usize,
     /// Class probabilities to learn, `[picture][class]`.
     targets: Vec<f32>,
@@ -113,7 +115,8 @@ impl<'a> Trainer<'a> {
         seed: u64,
         cancel: &'a Cancel,
     ) -> Result<Self> {
-        let own = own_head(prepared.backbone.head(), exit_dim(prepared.backbone.as_ref(), recipe.exits.tokens));
+        let own = own_head(prepared.backbone.head());
+        let dim = exit_dim(prepared.backbone.as_ref(), recipe, 0);
         let labels = prepared.data.labels_of(prepared.exit_train());
         let mut targets = soft_labels(labels.iter().copied(), own.classes(), 0.0);
         let share = recipe.exits.distillation as f32;
@@ -123,7 +126,7 @@ impl<'a> Trainer<'a> {
             let taught = NodeAnswers::compute(&own, &last).probabilities;
             targets.iter_mut().zip(taught).for_each(|(target, p)| *target += share * (p - *target));
         }
-        Ok(Self { recipe, runs, on, seed, cancel, own, pictures: labels.len(), targets })
+        Ok(Self { recipe, runs, on, seed, cancel, own, dim, pictures: labels.len(), targets })
     }
 
     /// All exits and the probe, from the runs of the chosen pictures.
@@ -132,7 +135,7 @@ impl<'a> Trainer<'a> {
         let mut heads: Vec<ExitHead> = match self.recipe.exits.cascade {
             false => (0..last)
                 .into_par_iter()
-                .map(|segment| self.exit(segment, self.features(segment, chosen)?, self.own.dim, chosen))
+                .map(|segment| self.exit(segment, self.features(segment, chosen)?, self.dim, chosen))
                 .collect::<Result<_>>()?,
             true => self.cascade(last, chosen)?,
         };
@@ -178,7 +181,7 @@ impl<'a> Trainer<'a> {
 
     /// Each exit after the one before it, whose probabilities it reads.
     fn cascade(&self, last: usize, chosen: &[usize]) -> Result<Vec<ExitHead>> {
-        let (dim, classes) = (self.own.dim, self.own.classes());
+        let (dim, classes) = (self.dim, self.own.classes());
         let mut heads: Vec<ExitHead> = Vec::new();
         let mut said: Option<NodeAnswers> = None;
         for segment in 0..last {
@@ -205,7 +208,7 @@ impl<'a> Trainer<'a> {
 
     /// Features behind a segment, `[run][picture][dim]`.
     fn features(&self, segment: usize, chosen: &[usize]) -> Result<Vec<f32>> {
-        let (dim, draws) = (self.own.dim, self.runs.draws());
+        let (dim, draws) = (self.dim, self.runs.draws());
         let mut all = Vec::with_capacity(draws * chosen.len() * dim);
         for run in 0..draws {
             let features = self.runs.exit_train(run).get(segment)?;
@@ -221,7 +224,7 @@ impl<'a> Trainer<'a> {
             // No norm has brought the mean to scale.
             ExitTokens::ClassAndMean => self.standardized(kind, segment as u64, rows, inputs, chosen, runs)?,
         };
-        Ok(ExitHead { dim: self.own.dim, network })
+        Ok(ExitHead { dim: self.dim, network })
     }
 
     /// A classifier of `rows`, `[run][picture][inputs]`.

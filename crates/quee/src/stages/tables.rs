@@ -43,9 +43,9 @@ impl Scratch {
         Self { folders: folder.into_iter().chain([std::env::temp_dir()]).collect(), memory: AtomicUsize::new(memory) }
     }
 
-    /// A table of so many lists, each with `dim` numbers for each of so many pictures.
-    pub fn table(&self, lists: usize, pictures: usize, dim: usize) -> TableWriter {
-        self.of_length(vec![pictures * dim; lists])
+    /// A table of lists with so many numbers for each of so many pictures.
+    pub fn table(&self, dims: &[usize], pictures: usize) -> TableWriter {
+        self.of_length(dims.iter().map(|dim| pictures * dim).collect())
     }
 
     /// A file that is in memory while it is small.
@@ -87,15 +87,16 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Puts the numbers of some pictures into every list, from place `start` on.
+    /// Puts the numbers of some of `pictures` into every list, from picture `first` on.
     ///
     /// # Errors
     /// When the file cannot be written.
     ///
     /// # Panics
     /// When a list is shorter than that.
-    pub fn put(&self, start: usize, parts: &[Vec<f32>]) -> Result<()> {
-        parts.iter().enumerate().try_for_each(|(list, part)| self.put_into(list, start, part))
+    pub fn put(&self, first: usize, pictures: usize, parts: &[Vec<f32>]) -> Result<()> {
+        let start = |list: usize| first * (self.lengths[list] / pictures);
+        parts.iter().enumerate().try_for_each(|(list, part)| self.put_into(list, start(list), part))
     }
 
     fn put_into(&self, list: usize, start: usize, part: &[f32]) -> Result<()> {
@@ -327,7 +328,7 @@ mod tests {
 
     /// Three lists of 20,001 numbers, put in pieces from several threads, backwards.
     fn filled(scratch: &Scratch) -> Table {
-        let writer = scratch.table(3, 6667, 3);
+        let writer = scratch.table(&[3; 3], 6667);
         let number = |list: usize, at: usize| (list * 100_000 + at) as f32;
         std::thread::scope(|scope| {
             for piece in (0..7).rev() {
@@ -336,7 +337,7 @@ mod tests {
                     let range = piece * 3000..((piece + 1) * 3000).min(20_001);
                     let parts: Vec<Vec<f32>> =
                         (0..3).map(|list| range.clone().map(|at| number(list, at)).collect()).collect();
-                    writer.put(range.start, &parts).unwrap();
+                    writer.put(range.start / 3, 6667, &parts).unwrap();
                 });
             }
         });
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn memory_is_used_up_before_files_are() {
         let scratch = Scratch::within(100 * 4, None);
-        let in_a_file = |pictures| scratch.table(2, pictures, 1).finish().unwrap().is_in_a_file();
+        let in_a_file = |pictures| scratch.table(&[1; 2], pictures).finish().unwrap().is_in_a_file();
         assert_eq!([40, 40, 10, 1].map(in_a_file), [false, true, false, true]);
     }
 
@@ -385,8 +386,8 @@ mod tests {
     #[test]
     fn what_was_not_put_is_zero_and_parts_of_a_table_are_tables() {
         for memory in [0, 1000] {
-            let writer = Scratch::within(memory, None).table(3, 2, 2);
-            writer.put(2, &[vec![1.0, 2.0], vec![]]).unwrap();
+            let writer = Scratch::within(memory, None).table(&[2; 3], 2);
+            writer.put(1, 2, &[vec![1.0, 2.0], vec![]]).unwrap();
             let table = writer.finish().unwrap();
             assert_eq!(table.lists().get(0).unwrap(), [0.0, 0.0, 1.0, 2.0].as_slice());
             let part = table.part(1..3);

@@ -70,8 +70,9 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         cal_b: probe_answers(|_| &exits.probe, &runs.tree.cal_b.list(ROOT)?),
         test: probe_answers(|_| &exits.probe, &runs.tree.test.list(ROOT)?),
     };
+    let root_dim = prepared.backbone.feature_dim();
     let input = |nodes, stem, table, labels| {
-        let tokens = Tokens { table, pictures: None };
+        let tokens = Tokens { table, root_dim, pictures: None };
         GateInput { nodes, stem, tokens, labels }
     };
     let spec = feature_spec(recipe, prepared);
@@ -154,7 +155,7 @@ pub fn feature_spec(recipe: &Recipe, prepared: &Prepared) -> FeatureSpec {
         widths: recipe.quant.widths.clone(),
         segments: recipe.paths.segments.len(),
         projection: recipe.features.projection,
-        token_dim: exit_dim(prepared.backbone.as_ref(), recipe.exits.tokens),
+        token_dim: exit_dim(prepared.backbone.as_ref(), recipe, 0),
         projection_seed: recipe.data.split_seed,
     }
 }

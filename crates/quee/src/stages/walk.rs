@@ -31,12 +31,16 @@ pub struct Program<'a> {
     pub tokens: ExitTokens,
 }
 
-/// Numbers that an exit sees of a picture. A token's mean has as many as the features of the backbone's classifier, or that cannot be had.
-pub fn exit_dim(backbone: &dyn Backbone, tokens: ExitTokens) -> usize {
-    match tokens {
-        ExitTokens::Class => backbone.feature_dim(),
-        ExitTokens::ClassAndMean => 2 * backbone.feature_dim(),
-    }
+/// Numbers that the exit behind segment `index` (from 0) sees of a picture; its classifier's inputs, but for what a cascade reads besides. A
+/// token's mean has as many as the features of the backbone's own classifier, which is the last exit and sees these alone.
+pub fn exit_dim(backbone: &dyn Backbone, recipe: &Recipe, index: usize) -> usize {
+    Program::new(backbone, recipe).exit_dim(index)
+}
+
+/// Rows of `dim` numbers of `first`, each followed by that of `second`.
+fn side_by_side(first: &[f32], second: &[f32], dim: usize) -> Vec<f32> {
+    let rows = first.chunks_exact(dim).zip(second.chunks_exact(dim));
+    rows.flat_map(|(first, second)| first.iter().chain(second)).copied().collect()
 }
 
 /// What keeps a long stage polite: where to run, when to stop, whom to tell.
@@ -111,9 +115,19 @@ impl<'a> Program<'a> {
 }
 
 impl Program<'_> {
-    /// Numbers that an exit sees of a picture; its classifier's inputs, but for what a cascade reads besides.
-    pub fn exit_dim(&self) -> usize {
-        exit_dim(self.backbone, self.tokens)
+    /// Whether the exit behind segment `index` sees the mean token besides.
+    fn sees_mean(&self, index: usize) -> bool {
+        self.tokens == ExitTokens::ClassAndMean && index + 1 < self.segments.len()
+    }
+
+    /// [Numbers that an exit sees of a picture](exit_dim).
+    pub fn exit_dim(&self, index: usize) -> usize {
+        self.backbone.feature_dim() * if self.sees_mean(index) { 2 } else { 1 }
+    }
+
+    /// Numbers behind every segment.
+    fn exit_dims(&self) -> Vec<usize> {
+        (0..self.segments.len()).map(|index| self.exit_dim(index)).collect()
     }
 
     /// Runs the stem at `width` on one batch of pictures.
@@ -171,8 +185,8 @@ impl Program<'_> {
         Ok(tokens)
     }
 
-    /// What the exit behind segment `index` (from 0) sees, in float: `[batch, exit_dim]`. With the mean of the tokens, that follows the
-    /// features of the backbone's own classifier, which alone has nothing but zeros there.
+    /// What the exit behind segment `index` (from 0) sees, in float: `[batch, exit_dim]`: what the backbone's own classifier would
+    /// see, then the mean of all tokens where the exit sees that.
     ///
     /// # Errors
     /// What the executor reports, or NaN or infinity: integer operations find them on their own, floats carry them here.
@@ -180,7 +194,7 @@ impl Program<'_> {
         executor.set_width(Width::FLOAT)?;
         let own = self.backbone.features(executor, tokens)?;
         // Recorded before anything is read, so that a device computes both at once.
-        let mean = match self.tokens == ExitTokens::ClassAndMean && index + 1 < self.segments.len() {
+        let mean = match self.sees_mean(index) {
             true => Some(executor.mean_tokens(tokens, 0)?),
             false => None,
         };
@@ -189,10 +203,13 @@ impl Program<'_> {
         if own.iter().chain(mean.iter().flatten()).any(|x| !x.is_finite()) {
             return Err(ExecError::NotFinite { site: format!("exit {0} behind segment {0}", index + 1) });
         }
-        Ok(self.side_by_side(own, mean))
+        Ok(match mean {
+            Some(mean) => side_by_side(&own, &mean, self.backbone.feature_dim()),
+            None => own,
+        })
     }
 
-    /// What gate 0 sees, in float: the mean token behind the stem, then zeros, `[batch, exit_dim]`.
+    /// What gate 0 sees, in float: the mean token behind the stem, `[batch, feature_dim]`.
     ///
     /// # Errors
     /// What the executor reports, or NaN or infinity.
@@ -203,26 +220,7 @@ impl Program<'_> {
         if mean.iter().any(|x| !x.is_finite()) {
             return Err(ExecError::NotFinite { site: "gate 0 behind the stem".into() });
         }
-        Ok(self.side_by_side(mean, None))
-    }
-
-    /// `[batch, first]` and `[batch, second]` as `[batch, exit_dim]`, zeros where there is nothing.
-    fn side_by_side(&self, first: Vec<f32>, second: Option<Vec<f32>>) -> Vec<f32> {
-        let dim = self.backbone.feature_dim();
-        if self.exit_dim() == dim {
-            return first;
-        }
-        let mut rows = vec![0.0; first.len() / dim * self.exit_dim()];
-        for (row, part) in rows.chunks_exact_mut(self.exit_dim()).zip(first.chunks_exact(dim)) {
-            row[..dim].copy_from_slice(part);
-        }
-        if let Some(second) = second {
-            let width = self.exit_dim() - dim;
-            for (row, part) in rows.chunks_exact_mut(self.exit_dim()).zip(second.chunks_exact(width)) {
-                row[dim..].copy_from_slice(part);
-            }
-        }
-        rows
+        Ok(mean)
     }
 
     /// Width of the stem on a path: float where everything is float.
@@ -286,7 +284,7 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Features at every node of the tree for all pictures: by node `[picture][exit_dim]`.
+    /// Features at every node of the tree for all pictures: by node `[picture][exit_dim]`, at the root `[picture][feature_dim]`.
     ///
     /// # Errors
     /// What the executor reports, when features cannot be put anywhere, or a wish to stop.
@@ -297,7 +295,12 @@ impl Program<'_> {
         tree: &PathTree,
         widths: &[Width],
     ) -> anyhow::Result<Table> {
-        self.over_batches(drive, images, tree.node_count(), |_, batch| {
+        let dim = |node: usize| match tree.node(node).depth {
+            0 => self.backbone.feature_dim(),
+            depth => self.exit_dim(depth - 1),
+        };
+        let dims: Vec<usize> = (0..tree.node_count()).map(dim).collect();
+        self.over_batches(drive, images, &dims, |_, batch| {
             let run = |executor: &mut dyn Executor, pictures: &[f32]| {
                 let mut nodes = vec![Vec::new(); tree.node_count()];
                 self.run_tree(executor, pictures, tree, widths, &mut |node, features| nodes[node] = features)?;
@@ -307,12 +310,12 @@ impl Program<'_> {
         })
     }
 
-    /// [What gate 0 sees](Self::stem_features) of all pictures: one list `[picture][exit_dim]`.
+    /// [What gate 0 sees](Self::stem_features) of all pictures: one list `[picture][feature_dim]`.
     ///
     /// # Errors
     /// As [`tree_features`](Self::tree_features).
     pub fn all_stem_features(&self, drive: &Drive, images: &dyn Pictures) -> anyhow::Result<Table> {
-        self.over_batches(drive, images, 1, |_, batch| {
+        self.over_batches(drive, images, &[self.backbone.feature_dim()], |_, batch| {
             let run = |executor: &mut dyn Executor, pictures: &[f32]| {
                 let tokens = self.stem(executor, pictures, self.stem)?;
                 Ok(vec![self.stem_features(executor, &tokens)?])
@@ -326,7 +329,7 @@ impl Program<'_> {
     /// # Errors
     /// As [`tree_features`](Self::tree_features).
     pub fn path_features(&self, drive: &Drive, images: &dyn Pictures, path: &[Width]) -> anyhow::Result<Table> {
-        self.paths_features(drive, images, 1, |_, _| path.to_vec(), path.len())
+        self.paths_features(drive, images, 1, |_, _| path.to_vec())
     }
 
     /// As [`path_features`](Self::path_features) for `runs` passes over the pictures, which are prepared once; the path is
@@ -340,10 +343,10 @@ impl Program<'_> {
         images: &dyn Pictures,
         runs: usize,
         path_of: impl Fn(usize, usize) -> Vec<Width> + Sync,
-        segments: usize,
     ) -> anyhow::Result<Table> {
-        self.over_batches(drive, images, runs * segments, |index, batch| {
-            let mut lists = Vec::with_capacity(runs * segments);
+        let dims = self.exit_dims().repeat(runs);
+        self.over_batches(drive, images, &dims, |index, batch| {
+            let mut lists = Vec::with_capacity(dims.len());
             for run in 0..runs {
                 drive.cancel.check()?;
                 let path = path_of(run, index);
@@ -359,13 +362,13 @@ impl Program<'_> {
         self.backbone.image_shape().iter().product()
     }
 
-    /// Runs `work` on every batch, several at a time, and puts its lists of `[picture][exit_dim]` together. What a killed run has kept is
-    /// not run again.
+    /// Runs `work` on every batch, several at a time, and puts its lists of `[picture][dim]`, one for each of `dims`, together. What a killed
+    /// run has kept is not run again.
     fn over_batches(
         &self,
         drive: &Drive,
         images: &dyn Pictures,
-        lists: usize,
+        dims: &[usize],
         work: impl Fn(usize, &[f32]) -> anyhow::Result<Vec<Vec<f32>>> + Sync,
     ) -> anyhow::Result<Table> {
         let batches = images.len().div_ceil(drive.batch);
@@ -392,15 +395,14 @@ impl Program<'_> {
                 let index = first + index;
                 writer.keep(pass, index, &features(index, known(index), batch)?)
             })?;
-            return Ok(vec![Vec::new(); lists].into());
+            return Ok(vec![Vec::new(); dims.len()].into());
         }
-        let dim = self.exit_dim();
-        let table = drive.scratch.table(lists, images.len(), dim);
+        let table = drive.scratch.table(dims, images.len());
         let parts = if let Share::Missing(parts) = drive.share { Some((parts, parts.begin_pass())) } else { None };
         over_batches(images, drive.batch, side_by_side, cancel, |index, batch| {
             let stored = parts.map_or(Ok(None), |(parts, pass)| parts.piece(pass, index, batches))?;
             let known = stored.or_else(|| known(index));
-            table.put(index * drive.batch * dim, &features(index, known, batch)?)
+            table.put(index * drive.batch, images.len(), &features(index, known, batch)?)
         })?;
         table.finish()
     }

@@ -37,8 +37,10 @@ pub struct GateInput<'a> {
 /// Tokens of the pictures of a split, or of some of them.
 #[derive(Clone, Copy)]
 pub struct Tokens<'a> {
-    /// By node `[picture][dim]`.
+    /// By node `[picture][dim]`, at the root `[picture][root_dim]`.
     pub table: &'a Table,
+    /// Numbers at the root, at most as many as elsewhere.
+    pub root_dim: usize,
     /// Places of the pictures in it, where these are not all.
     pub pictures: Option<&'a [usize]>,
 }
@@ -55,6 +57,7 @@ pub struct Chosen<'a> {
     nodes: Vec<NodeAnswers>,
     stem: NodeAnswers,
     tokens: &'a Table,
+    root_dim: usize,
     pictures: Vec<usize>,
     labels: Vec<u16>,
 }
@@ -66,6 +69,7 @@ impl<'a> Chosen<'a> {
             nodes: whole.nodes.iter().map(|node| node.of(chosen, spec.classes)).collect(),
             stem: whole.stem.of(chosen, spec.classes),
             tokens: whole.tokens.table,
+            root_dim: whole.tokens.root_dim,
             pictures: chosen.iter().map(|&picture| whole.tokens.place(picture)).collect(),
             labels: chosen.iter().map(|&picture| whole.labels[picture]).collect(),
         }
@@ -73,7 +77,7 @@ impl<'a> Chosen<'a> {
 
     /// What gates see of them.
     pub fn input(&self) -> GateInput<'_> {
-        let tokens = Tokens { table: self.tokens, pictures: Some(&self.pictures) };
+        let tokens = Tokens { table: self.tokens, root_dim: self.root_dim, pictures: Some(&self.pictures) };
         GateInput { nodes: &self.nodes, stem: &self.stem, tokens, labels: &self.labels }
     }
 }
@@ -96,12 +100,14 @@ pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) 
             0 => Cow::default(),
             _ => input.tokens.table.list(node)?,
         };
+        // What is missing at the root is 0: to a projection, that is nothing.
+        let dim = if node == ROOT { input.tokens.root_dim } else { spec.token_dim };
+        let mut token = vec![0.0; if spec.projection == 0 { 0 } else { spec.token_dim }];
         for sample in 0..samples {
-            let token = match spec.projection {
-                0 => &[][..],
-                _ => &tokens[input.tokens.place(sample) * spec.token_dim..][..spec.token_dim],
-            };
-            spec.write(gate, at(node, sample), parent.map(|p| at(p, sample)), &so_far, token, &mut features);
+            if spec.projection > 0 {
+                token[..dim].copy_from_slice(&tokens[input.tokens.place(sample) * dim..][..dim]);
+            }
+            spec.write(gate, at(node, sample), parent.map(|p| at(p, sample)), &so_far, &token, &mut features);
         }
     }
     let outcomes = |node: usize| {
