@@ -34,8 +34,10 @@ pub fn standalone(report: &Report, circumstances: &str) -> String {
 }
 
 const MARGIN: f64 = 16.0;
-const LEFT: f64 = 58.0;
-const LEGEND_WIDTH: f64 = 240.0;
+/// Room for the numbers of the axis of accuracies.
+pub const LEFT: f64 = 58.0;
+/// Width of the legend beside a panel.
+pub const LEGEND_WIDTH: f64 = 240.0;
 /// Height of a row of the legend.
 const ROW: f64 = 21.0;
 
@@ -65,7 +67,8 @@ fn height(report: &Report, size: Size) -> f64 {
     plan(report, size).height
 }
 
-fn legend_height(report: &Report) -> f64 {
+/// Height of the [`legend`].
+pub fn legend_height(report: &Report) -> f64 {
     let drawn = || report.methods.iter().filter(|m| m.is_drawn());
     let headings = FAMILIES.iter().filter(|(family, _)| drawn().any(|m| m.family == *family)).count();
     ROW * drawn().count() as f64 + (ROW + 10.0) * headings as f64 + 10.0
@@ -212,7 +215,7 @@ fn marked(frame: &Frame, points: &[CurvePoint], method: usize, methods: usize) -
 }
 
 /// Methods by family, one below the other.
-fn legend(drawing: &mut Drawing, report: &Report, at: (f64, f64), size: Size) {
+pub fn legend(drawing: &mut Drawing, report: &Report, at: (f64, f64), size: Size) {
     let looks = looks(&report.methods);
     let (x, mut y) = at;
     for (family, heading) in FAMILIES {

@@ -3,8 +3,8 @@
 use quee_heads::quality::PredictorRow;
 
 use super::model::{
-    CurvePoint, Family, Finding, GateReport, MethodReport, PredictorSummary, ReliabilityBin, Report, UsagePoint,
-    Verdict,
+    CurvePoint, Family, Finding, GateReport, MethodReport, PredictorSummary, ReliabilityBin, Report, TimedPoint,
+    UsagePoint, Verdict,
 };
 
 /// Eight methods, four segments, three widths.
@@ -169,6 +169,10 @@ fn method(name: &str, family: Family, area: f64, at_drop: Option<(f64, f64)>, cu
         area_high: area + 0.0127,
         at_drop_0_5: at_drop.filter(|(_, drop)| *drop < 0.45),
         at_drop_1_0: at_drop.map(|(cost, drop)| (0.93 * cost, drop + 0.4)),
+        timed: curve
+            .iter()
+            .map(|point| TimedPoint { ms: 0.4 * point.cost.powf(0.3), accuracy: point.accuracy })
+            .collect(),
         curve,
     }
 }

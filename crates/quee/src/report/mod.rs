@@ -17,6 +17,7 @@ mod svg;
 pub mod sweep;
 mod tables;
 pub(crate) mod text;
+mod timed;
 mod usage;
 mod windows;
 

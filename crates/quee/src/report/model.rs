@@ -162,6 +162,10 @@ pub struct MethodReport {
     /// The curve: relative cost, accuracy and its 95% band. Static methods may be points rather than a line. Without points the figure leaves
     /// the method out, and only tables have it.
     pub curve: Vec<CurvePoint>,
+    /// The same settings by measured time, cheap ones first; empty where no times were measured, where they are the cost, or where they are no
+    /// real device's.
+    #[serde(default)]
+    pub timed: Vec<TimedPoint>,
 }
 
 impl MethodReport {
@@ -182,6 +186,15 @@ pub struct CurvePoint {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// Where a setting lies in measured time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimedPoint {
+    /// Milliseconds per picture.
+    pub ms: f64,
+    /// Accuracy, a fraction.
+    pub accuracy: f64,
 }
 
 /// A sentence with its verdict.

@@ -3,7 +3,7 @@
 use super::model::{Family, Finding, Report, Verdict};
 use super::svg::Size;
 use super::text::{cost, count, escape, fixed, list, percent, plural, short};
-use super::{accuracy_cost, four_way, reliability, style, tables, usage};
+use super::{accuracy_cost, four_way, reliability, style, tables, timed, usage};
 
 /// The whole document.
 pub fn document(report: &Report) -> String {
@@ -11,6 +11,7 @@ pub fn document(report: &Report) -> String {
     let sections = [
         header(report),
         main_figure(report),
+        time_figure(report),
         methods(report),
         usage_section(report),
         reliability_section(report),
@@ -177,6 +178,22 @@ fn main_figure(report: &Report) -> String {
         escape(&circumstances(report))
     );
     section("figure-page", "Accuracy against cost", &both_sizes(|size| accuracy_cost::figure(report, size), &caption))
+}
+
+/// Nothing where times were not measured, or are the axis of figure 1.
+fn time_figure(report: &Report) -> String {
+    if !timed::is_there(report) {
+        return String::new();
+    }
+    let caption = format!(
+        "Figure 1, in time. The settings of figure 1, chosen by {}, where they lie in measured milliseconds per picture: the sum of the times of the \
+         parts that a picture passes, each measured alone, exits and gates included. Settings follow each other as in figure 1, so a line may turn \
+         back: what saves {} need not save time. The oracle has no time. {}",
+        escape(&report.cost_unit),
+        escape(&report.cost_unit),
+        escape(&circumstances(report))
+    );
+    section("figure-page", "Accuracy against measured time", &both_sizes(|size| timed::figure(report, size), &caption))
 }
 
 fn methods(report: &Report) -> String {

@@ -77,6 +77,21 @@ fn the_speed_of_the_policy_on_batches_is_shown_where_it_was_measured() {
 }
 
 #[test]
+fn times_have_a_figure_where_they_were_measured() {
+    let mut report = fixture::report();
+    let heading = "Accuracy against measured time</h2>";
+    assert!(render(&report).contains(heading));
+    let last = report.methods.len() - 1;
+    report.methods.iter_mut().take(last).for_each(|method| method.timed.clear());
+    report.methods[last].timed[0].ms = f64::NAN;
+    let page = render(&report);
+    assert!(page.contains(heading));
+    well_formed(&page);
+    report.methods[last].timed.iter_mut().for_each(|point| point.ms = 0.0);
+    assert!(!render(&report).contains(heading));
+}
+
+#[test]
 fn text_is_escaped_everywhere() {
     let evil = "<script>alert('&\"')</script>";
     let mut report = fixture::report();

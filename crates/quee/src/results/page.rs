@@ -8,10 +8,10 @@ use quee_policy::tree::ROOT;
 
 use super::device::DeviceWork;
 use super::{Study, promises, summary};
-use crate::recipe::Backend;
+use crate::recipe::{Backend, CostModel};
 use crate::report::model::{
-    CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, Routing, RoutingRow, UsagePoint,
-    Verdict,
+    CurvePoint, Family, Finding, GateReport, MethodReport, ReliabilityBin, Report, Routing, RoutingRow, TimedPoint,
+    UsagePoint, Verdict,
 };
 use crate::report::text::{count, percent, short};
 use crate::stages::efficiency::Efficiency;
@@ -25,7 +25,8 @@ const USAGE_POINTS: usize = 24;
 pub fn page(study: &Study) -> Report {
     let (recipe, prepared, summary) = (&study.recipe, &study.prepared, &study.summary);
     let parameters: usize = prepared.backbone.params().iter().map(|p| p.data.len()).sum();
-    let mut methods: Vec<MethodReport> = summary.methods.iter().map(method).collect();
+    let with_times = study.time_caveat.is_none() && study.counted.model() != CostModel::Latency;
+    let mut methods: Vec<MethodReport> = summary.methods.iter().map(|of| method(of, with_times)).collect();
     for (at, method) in methods.iter_mut().enumerate() {
         if !is_drawn(summary, at) {
             method.curve.clear();
@@ -136,7 +137,7 @@ fn order(family: Family) -> usize {
     }
 }
 
-fn method(method: &MethodSummary) -> MethodReport {
+fn method(method: &MethodSummary, with_times: bool) -> MethodReport {
     let at_drop = |at: &Option<AtDrop>| at.as_ref().map(|at| (at.cost.value, at.drop_points.value));
     MethodReport {
         name: method.name.clone(),
@@ -153,6 +154,34 @@ fn method(method: &MethodSummary) -> MethodReport {
         at_drop_0_5: at_drop(&method.cost_at_drop_0_5),
         at_drop_1_0: at_drop(&method.cost_at_drop_1_0),
         curve: curve(method),
+        timed: if with_times { timed(method) } else { Vec::new() },
+    }
+}
+
+/// The curve by measured time: at each of its costs the mean over seeds of what the settings around it take, as shares of a mixture. Empty where
+/// a setting has no time.
+fn timed(method: &MethodSummary) -> Vec<TimedPoint> {
+    let seeds = method.front.iter().map(|point| point.seed + 1).max().unwrap_or(0);
+    let of_seed = |seed: usize| -> Option<Vec<(f64, f64)>> {
+        let points = method.front.iter().filter(|point| point.seed == seed);
+        let mut points: Vec<(f64, f64)> =
+            points.map(|point| Some((point.cost.value, point.ms?))).collect::<Option<_>>()?;
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        (!points.is_empty()).then_some(points)
+    };
+    let Some(fronts) = (0..seeds).map(of_seed).collect::<Option<Vec<_>>>() else { return Vec::new() };
+    let ms = |cost: f64| fronts.iter().map(|front| along(front, cost)).sum::<f64>() / seeds as f64;
+    curve(method).iter().map(|point| TimedPoint { ms: ms(point.cost), accuracy: point.accuracy }).collect()
+}
+
+/// The second of the pairs, read off between those whose firsts are around `at`; the first or last one beyond the ends.
+fn along(pairs: &[(f64, f64)], at: f64) -> f64 {
+    let after = pairs.partition_point(|pair| pair.0 < at);
+    match (after.checked_sub(1).map(|before| pairs[before]), pairs.get(after)) {
+        (Some(a), Some(b)) => a.1 + (b.1 - a.1) * (at - a.0) / (b.0 - a.0),
+        (None, Some(only)) => only.1,
+        (Some(only), None) => only.1,
+        (None, None) => f64::NAN,
     }
 }
 
@@ -349,4 +378,16 @@ fn timing_note(study: &Study) -> String {
         None => "Times of parts were not measured (timing.measure = false).".to_owned(),
     };
     note + &caveat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::along;
+
+    #[test]
+    fn what_lies_between_two_settings_mixes_them() {
+        let pairs = [(1.0, 10.0), (2.0, 30.0), (2.0, 40.0), (4.0, 20.0)];
+        assert_eq!([0.5, 1.0, 1.5, 3.0, 4.0, 9.0].map(|at| along(&pairs, at)), [10.0, 10.0, 20.0, 30.0, 20.0, 20.0]);
+        assert!(along(&[], 1.0).is_nan());
+    }
 }
