@@ -49,7 +49,7 @@ fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &Table, label
         projection_seed: recipe.data.split_seed,
     };
     let predict = |predictor: &quee_heads::GatePredictor| {
-        let tokens = Tokens { table: tokens, pictures: None };
+        let tokens = Tokens { table: tokens, root_dim: spec.token_dim, pictures: None };
         let input = GateInput { nodes, stem: &nodes[ROOT], tokens, labels };
         let rows = gates::rows(&policy.tree, &spec, predictor.gate(), input).unwrap();
         gates::predict(&policy.tree, predictor, &rows, labels.len())
