@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -63,13 +63,31 @@ impl Scratch {
         let take = |left: usize| left.checked_sub(bytes);
         let in_memory = self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
         // Without a place for files, memory is what there is.
-        let file = if in_memory { None } else { self.folders.iter().find_map(|at| tempfile::tempfile_in(at).ok()) };
+        let file = if in_memory { None } else { self.folders.iter().find_map(|at| roomy_file(at, bytes)) };
         let place = match file {
             Some(file) => Place::File(Mutex::new(file)),
             None => Place::Memory(lengths.iter().map(|&length| Mutex::new(vec![0.0; length])).collect()),
         };
         TableWriter { lengths, place }
     }
+}
+
+/// A file without a name in `folder`, if that can have one of so many bytes. Where the system can set them aside it does: a full disk is known
+/// now, when there is still a choice.
+fn roomy_file(folder: &Path, bytes: usize) -> Option<File> {
+    let file = tempfile::tempfile_in(folder).ok()?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::Errno;
+        let set_aside = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1) as u64);
+        // File systems that know no such thing are taken at their word.
+        if matches!(set_aside, Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) {
+            return None;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+    Some(file)
 }
 
 #[derive(Debug)]
