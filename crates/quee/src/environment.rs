@@ -77,26 +77,20 @@ pub fn processor() -> String {
 
 /// Instruction sets that matter to the kernels, as this processor has them.
 pub fn features() -> Vec<String> {
-    let mut found: Vec<&str> = Vec::new();
     #[cfg(target_arch = "x86_64")]
-    {
-        let tests = [
-            ("avx2", is_x86_feature_detected!("avx2")),
-            ("fma", is_x86_feature_detected!("fma")),
-            ("avx512f", is_x86_feature_detected!("avx512f")),
-            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
-            ("avxvnni", is_x86_feature_detected!("avxvnni")),
-        ];
-        found.extend(tests.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
-    }
+    let tests = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ("avxvnni", is_x86_feature_detected!("avxvnni")),
+        ("fma", is_x86_feature_detected!("fma")),
+    ];
     #[cfg(target_arch = "aarch64")]
-    {
-        let tests = [
-            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
-            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
-        ];
-        found.extend(tests.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
-    }
-    found.sort_unstable();
-    found.into_iter().map(str::to_owned).collect()
+    let tests = [
+        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+    ];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let tests: [(&str, bool); 0] = [];
+    tests.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
 }

@@ -70,7 +70,7 @@ impl RunFolder {
     pub fn exactly(target: &Path) -> Result<Self> {
         let shown = target.display();
         ensure!(!target.exists(), "--into {shown}: exists already; hint: name a folder that is to be made");
-        let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = folder_of(target);
         let name = target.file_name().with_context(|| format!("--into {shown}: not the name of a folder"))?;
         let hint = || format!("{shown}: cannot create the results folder; hint: choose another place with --into");
         fs::create_dir_all(parent).with_context(hint)?;
@@ -198,10 +198,9 @@ fn remove_dead_of(parent: &Path, prefix: &str) {
 /// # Errors
 /// When its folder is missing, not writable or full.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    remove_dead_of(folder, &format!(".{name}."));
-    let mut file = hidden_file(folder, &name)?;
+    let folder = folder_of(path);
+    remove_dead_of(folder, &hidden_prefix(path));
+    let mut file = hidden_file(path)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -211,23 +210,33 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether files can be written into `folder`.
+/// Whether a file can be written at `path`.
 ///
 /// # Errors
-/// When they cannot.
-pub fn is_writable(folder: &Path) -> std::io::Result<()> {
-    hidden_file(folder, "").map(drop)
+/// When it cannot.
+pub fn is_writable(path: &Path) -> std::io::Result<()> {
+    hidden_file(path).map(drop)
 }
 
-/// A file without a lasting name in `folder`, with the rights of any other new file, locked as long as it is open.
-fn hidden_file(folder: &Path, name: &str) -> std::io::Result<tempfile::NamedTempFile> {
-    let prefix = format!(".{name}.");
+/// The folder of a file.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What names of files begin with that are to become `path`.
+fn hidden_prefix(path: &Path) -> String {
+    format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// A file beside `path` without a lasting name, with the rights of any other new file, locked as long as it is open.
+fn hidden_file(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let prefix = hidden_prefix(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(PARTIAL);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     loop {
-        let file = builder.tempfile_in(folder)?;
+        let file = builder.tempfile_in(folder_of(path))?;
         let locked = file.as_file().try_lock();
         // Otherwise it was taken for a dead process's in the moment before it was locked.
         if !matches!(locked, Err(fs::TryLockError::WouldBlock)) && file.path().exists() {
@@ -305,7 +314,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let dead = out.path().join(".state.json.a1b2c3.partial");
         fs::write(&dead, b"half").unwrap();
-        let live = hidden_file(out.path(), "state.json").unwrap();
+        let live = hidden_file(&out.path().join("state.json")).unwrap();
         write_whole(&out.path().join("state.json"), b"1").unwrap();
         assert!(!dead.exists());
         assert!(live.path().exists() || !cfg!(unix));

@@ -131,12 +131,11 @@ impl PackedB {
             Isa::Portable => Packed::Singles(Panels::new(Dots::LANES, Dots::VECTORS)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Packed::Pairs(Panels::new(Avx2Codes::LANES, Avx2Codes::VECTORS)),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => Packed::Fours(Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS)),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => Packed::Fours(Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS)),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Isa::AvxVnni | Isa::NeonDot => Packed::Fours(Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Packed::Quads(Matrix::default(), Vec::new()),
+            #[cfg(not(target_arch = "x86_64"))]
             isa => unreachable!("no processor of this architecture has {isa}"),
         };
         Self {

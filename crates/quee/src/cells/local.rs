@@ -40,13 +40,13 @@ pub fn run(sweep: &SweepFolder, limits: Limits, cancel: &Cancel) -> Result<()> {
         "--memory: this system does not tell how much a process takes; hint: limit --jobs instead"
     );
     let before: Vec<State> = (0..sweep.cells.len()).map(|index| State::read(&sweep.cell(index))).collect();
-    let mut queue: Vec<usize> = (0..sweep.cells.len()).filter(|&index| !is_done(&sweep.cell(index))).collect();
-    // Results of a process that was killed right after they were there are not touched again, but what it was writing then is.
-    (0..sweep.cells.len()).for_each(|index| remove_dead(&sweep.cell(index)));
+    let (done, mut queue): (Vec<usize>, _) = (0..sweep.cells.len()).partition(|&index| is_done(&sweep.cell(index)));
+    // Nobody takes a cell that is done, so what its process was writing when it was killed would stay.
+    done.iter().for_each(|&index| remove_dead(&sweep.cell(index)));
     let mut expected = Expected::new(&before);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (limits.jobs > 1).then(|| (processors / limits.jobs).max(1));
-    let board = Board::new(sweep, sweep.cells.len() - queue.len());
+    let board = Board::new(sweep, done.len());
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         let mut running: BTreeMap<usize, Arc<AtomicU64>> = BTreeMap::new();

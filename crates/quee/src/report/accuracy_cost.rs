@@ -1,7 +1,5 @@
 //! The main figure: accuracy against relative cost.
 
-use std::fmt::Write as _;
-
 use super::model::{CurvePoint, MethodReport, Report};
 use super::series::{FAMILIES, Look, looks};
 use super::style;
@@ -132,7 +130,7 @@ fn panel(drawing: &mut Drawing, report: &Report, frame: &Frame, x_title: &str, h
         drawing.line((frame.left, y), (frame.right(), y), "reference");
     }
     for (_, look, points) in series.iter().rev() {
-        drawing.push(&format!(r#"<g class="{}"><path {} d="{}"/></g>"#, look.colour, look.line(), path(frame, points)));
+        drawing.push(&format!(r#"<g class="{}"><path {} d="{}"/></g>"#, look.colour, look.line(), line(frame, points)));
     }
     drawing.end_group();
     drawing.begin_clip(frame, 6.0);
@@ -168,23 +166,14 @@ fn tooltip(method: &MethodReport, point: &CurvePoint) -> String {
     )
 }
 
-fn path(frame: &Frame, points: &[CurvePoint]) -> String {
-    let mut d = String::new();
-    for (at, point) in refine(points).iter().enumerate() {
-        let command = if at == 0 { 'M' } else { 'L' };
-        let _ = write!(d, "{command}{:.1} {:.1}", frame.x.at(point.cost), frame.y.at(point.accuracy));
-    }
-    d
+fn line(frame: &Frame, points: &[CurvePoint]) -> String {
+    frame.path(refine(points).iter().map(|point| (point.cost, point.accuracy)))
 }
 
 fn band(frame: &Frame, look: &Look, points: &[CurvePoint]) -> String {
-    let mut d = String::new();
     let upper = points.iter().map(|p| (p.cost, p.high));
     let lower = points.iter().rev().map(|p| (p.cost, p.low));
-    for (at, (cost, accuracy)) in upper.chain(lower).enumerate() {
-        let command = if at == 0 { 'M' } else { 'L' };
-        let _ = write!(d, "{command}{:.1} {:.1}", frame.x.at(cost), frame.y.at(accuracy));
-    }
+    let d = frame.path(upper.chain(lower));
     let class = if look.colour == "c-grey" || look.colour == "c-ink" { "band faint" } else { "band" };
     format!(r#"<g class="{}"><path class="{class}" d="{d}Z"/></g>"#, look.colour)
 }

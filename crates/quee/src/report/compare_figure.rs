@@ -1,7 +1,5 @@
 //! The figure of a comparison: curves of all runs, and how much more accurate a run is than the first at equal cost.
 
-use std::fmt::Write as _;
-
 use super::compare::{CompareReport, DifferenceRow, MethodRow, letter, signed};
 use super::model::CurvePoint;
 use super::series::{Look, MARKERS};
@@ -114,11 +112,7 @@ fn curves(drawing: &mut Drawing, report: &CompareReport, frame: &Frame, title: &
     drawing.begin_clip(frame, 6.0);
     for row in report.rows.iter().rev() {
         let (look, points) = (look(row.run, row.slot), points(row));
-        let mut d = String::new();
-        for (at, point) in refine(&points).iter().enumerate() {
-            let command = if at == 0 { 'M' } else { 'L' };
-            let _ = write!(d, "{command}{:.1} {:.1}", frame.x.at(point.cost), frame.y.at(point.accuracy));
-        }
+        let d = frame.path(refine(&points).iter().map(|point| (point.cost, point.accuracy)));
         drawing.push(&format!(r#"<g class="{}"><path {} d="{d}"/>"#, look.colour, look.line()));
         // Markers of long lines stand apart from those of their neighbours.
         let step = if points.len() <= FEW { 1 } else { points.len().div_ceil(5) };

@@ -305,6 +305,17 @@ impl Frame {
         self.top + self.height
     }
 
+    /// The `d` of a path through points `(x, y)`.
+    pub fn path(&self, points: impl IntoIterator<Item = (f64, f64)>) -> String {
+        let mut d = String::new();
+        for (x, y) in points {
+            let command = if d.is_empty() { 'M' } else { 'L' };
+            // Writing into a String cannot fail.
+            let _ = write!(d, "{command}{:.1} {:.1}", self.x.at(x), self.y.at(y));
+        }
+        d
+    }
+
     /// Grid, axes, numbers and titles. Numbers that would touch are left out.
     pub fn draw(&self, drawing: &mut Drawing, axes: Axes) {
         self.draw_y(drawing, axes);

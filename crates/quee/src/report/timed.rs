@@ -1,7 +1,5 @@
 //! Accuracy against measured time: the settings of the main figure where they lie in milliseconds instead of counted costs.
 
-use std::fmt::Write as _;
-
 use super::accuracy_cost::{LEFT, LEGEND_WIDTH, legend, legend_height};
 use super::model::{MethodReport, Report, TimedPoint};
 use super::series::{Look, looks};
@@ -47,7 +45,8 @@ pub fn figure(report: &Report, size: Size) -> String {
     for (at, (method, look, points)) in series.iter().enumerate().rev() {
         drawing.push(&format!(r#"<g class="{}">"#, look.colour));
         if points.len() > 1 {
-            drawing.push(&format!(r#"<path {} d="{}"/>"#, look.line(), path(&frame, points)));
+            let d = frame.path(points.iter().map(|point| (point.ms, point.accuracy)));
+            drawing.push(&format!(r#"<path {} d="{d}"/>"#, look.line()));
         }
         let step = if points.len() <= FEW { 1 } else { points.len() / 6 };
         for point in points.iter().skip(if step > 1 { at % step } else { 0 }).step_by(step) {
@@ -67,14 +66,4 @@ pub fn figure(report: &Report, size: Size) -> String {
 fn timed(method: &MethodReport) -> Vec<TimedPoint> {
     let usable = |point: &&TimedPoint| point.ms.is_finite() && point.ms > 0.0 && point.accuracy.is_finite();
     if method.is_drawn() { method.timed.iter().filter(usable).copied().collect() } else { Vec::new() }
-}
-
-fn path(frame: &Frame, points: &[TimedPoint]) -> String {
-    let mut d = String::new();
-    for (at, point) in points.iter().enumerate() {
-        let command = if at == 0 { 'M' } else { 'L' };
-        // Writing into a String cannot fail.
-        let _ = write!(d, "{command}{:.1} {:.1}", frame.x.at(point.ms), frame.y.at(point.accuracy));
-    }
-    d
 }

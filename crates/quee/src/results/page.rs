@@ -2,6 +2,7 @@
 
 use quee_heads::FourWay;
 use quee_policy::bootstrap::Interval;
+use quee_policy::curve::Axis;
 use quee_policy::study::{FLOAT_EXIT, JEI, MethodKind, STATIC_WIDTH};
 use quee_policy::summary::{AtDrop, Difference, FrontPoint, MethodSummary, Summary};
 use quee_policy::tree::ROOT;
@@ -176,13 +177,8 @@ fn timed(method: &MethodSummary) -> Vec<TimedPoint> {
 
 /// The second of the pairs, read off between those whose firsts are around `at`; the first or last one beyond the ends.
 fn along(pairs: &[(f64, f64)], at: f64) -> f64 {
-    let after = pairs.partition_point(|pair| pair.0 < at);
-    match (after.checked_sub(1).map(|before| pairs[before]), pairs.get(after)) {
-        (Some(a), Some(b)) => a.1 + (b.1 - a.1) * (at - a.0) / (b.0 - a.0),
-        (None, Some(only)) => only.1,
-        (Some(only), None) => only.1,
-        (None, None) => f64::NAN,
-    }
+    let first = pairs.first().map_or(at, |pair| pair.0);
+    Axis { least_cost: first, floor: f64::NAN }.accuracy_at(pairs, at.max(first))
 }
 
 /// Most settings that are drawn one by one.

@@ -4,7 +4,7 @@ mod settings;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -21,7 +21,7 @@ pub use self::settings::{BASE, Settings};
 use self::watch::{Watch, print_curve};
 use crate::cache::{Cache, CacheArgs, Checkpoint as Kept, keys};
 use crate::cancel::{Cancel, Cancelled};
-use crate::output::{is_writable, write_whole};
+use crate::output::{folder_of, is_writable, write_whole};
 use crate::stages::prepare::{load_data, transform_of};
 use crate::stages::seen::{NOTE_DATASET, NOTE_TRAIN_INDICES};
 
@@ -84,10 +84,9 @@ impl<'a> Job<'a> {
         let settings = Settings::load(&args.recipe, args.profile.as_deref(), &args.sets)?;
         let default = || PathBuf::from(format!("runs/{}.{}.safetensors", settings.preset, settings.dataset));
         let out = args.out.clone().unwrap_or_else(default);
-        let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Tried before the training: hours later is too late to find that the place is not writable.
-        std::fs::create_dir_all(folder)
-            .and_then(|()| is_writable(folder))
+        std::fs::create_dir_all(folder_of(&out))
+            .and_then(|()| is_writable(&out))
             .with_context(|| format!("{}: cannot write there; hint: choose another file with --out", out.display()))?;
         let device = match args.device {
             DeviceChoice::Cpu => TrainDevice::cpu(),
