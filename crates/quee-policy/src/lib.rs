@@ -37,6 +37,7 @@ pub mod open_loop;
 pub mod oracle;
 pub mod outcome;
 pub mod overlay;
+pub mod pooling;
 mod ridge;
 pub mod risk;
 pub mod risk_validation;

@@ -76,6 +76,11 @@ impl PredictionTable {
         Some(&root[sample * places..(sample + 1) * places])
     }
 
+    /// Predictions of all samples at one gate node, each `[place]`.
+    pub(crate) fn rows_mut(&mut self, node: NodeId) -> impl Iterator<Item = &mut [f32]> {
+        self.rows[node - 1].chunks_exact_mut(self.places[node - 1])
+    }
+
     /// What is paid by who decides with these predictions.
     pub(crate) fn charge(&self) -> Charge {
         if self.root.is_some() { Charge::LearnedFromStem } else { Charge::Learned }

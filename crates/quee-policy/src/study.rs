@@ -1,5 +1,6 @@
 //! One seed of a study: every method over its settings, on *cal-a* and *test*.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -23,6 +24,7 @@ use crate::learned::learned;
 use crate::open_loop::{OpenLoop, PredictionTable, root_rates};
 use crate::oracle::Oracle;
 use crate::outcome::{Choices, Setting};
+use crate::pooling::Pooling;
 use crate::risk::{RiskError, RiskReport, RiskTarget};
 use crate::scores::FloatRun;
 use crate::table::{Outcomes, RunOutcomes, StaticRun, TableError, check_shape};
@@ -124,6 +126,18 @@ pub struct OpenLoopInput<'a> {
     pub cal_b: Option<&'a PredictionTable>,
     /// Places to consider at every node ([`crate::open_loop::candidates`]); all where there is none.
     pub candidates: Option<&'a [Vec<usize>]>,
+    /// How predictions are pooled before the policy decides by them; each as it is where there is none.
+    pub pooling: Option<&'a Pooling>,
+}
+
+impl<'a> OpenLoopInput<'a> {
+    /// Predictions as the policy takes them.
+    fn believed(&self, predictions: &'a PredictionTable) -> Cow<'a, PredictionTable> {
+        match self.pooling {
+            None => Cow::Borrowed(predictions),
+            Some(pooling) => Cow::Owned(pooling.table(predictions.clone())),
+        }
+    }
 }
 
 /// Cells of one closed-loop policy.
@@ -307,10 +321,12 @@ pub fn evaluate(inputs: &SeedInputs<'_>) -> Result<SeedResult, StudyError> {
         if let Some(candidates) = input.candidates {
             policy = policy.with_candidates(candidates).map_err(table(input.name))?;
         }
-        let on_b = input.cal_b.map(|cal_b| |lambda: f64| policy.run(cal_b, lambda));
-        let run = |lambda: f64| policy.run(input.cal, lambda);
-        let on_test = |lambda: f64| policy.run(input.test, lambda);
-        methods.push(learned(inputs, input.name, input.cal.charge(), run, on_test, on_b)?);
+        let (cal, test) = (input.believed(input.cal), input.believed(input.test));
+        let cal_b = input.cal_b.map(|cal_b| input.believed(cal_b));
+        let on_b = cal_b.as_ref().map(|cal_b| |lambda: f64| policy.run(cal_b, lambda));
+        let run = |lambda: f64| policy.run(&cal, lambda);
+        let on_test = |lambda: f64| policy.run(&test, lambda);
+        methods.push(learned(inputs, input.name, cal.charge(), run, on_test, on_b)?);
     }
     for input in inputs.dynamic {
         let count = |fit: &Outcomes, cells: &Cells| Chain::count(tree, ledger, fit, cells, input.alpha);

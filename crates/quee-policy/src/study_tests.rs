@@ -9,6 +9,7 @@ use crate::cost::{BitTable, Charge, CostTable, Ledger};
 use crate::curve::{Axis, pareto, test_points};
 use crate::dynamic::Cells;
 use crate::open_loop::PredictionTable;
+use crate::pooling::Pooling;
 use crate::risk::{RiskOutcome, RiskTarget};
 use crate::scores::{FitScores, FloatRun, Scores};
 use crate::study::{
@@ -167,6 +168,7 @@ fn with_inputs<T>(shape: &Shape, seed: u64, then: impl FnOnce(&SeedInputs<'_>) -
             test: &on_test,
             cal_b: Some(&on_b),
             candidates: None,
+            pooling: None,
         }],
         folds: None,
         fitted: &[],
@@ -202,6 +204,22 @@ fn find_in<'a>(result: &'a SeedResult, name: &str) -> &'a MethodResult {
 fn learnable(samples: usize) -> Shape {
     let tree = PathTree::new(3, 3, Monotone::Free, 2_000).unwrap();
     Shape { tree, samples, classes: 10, signal: 1.0, overhead: 0.01, pictures: 0, extras: 1 }
+}
+
+#[test]
+fn pooled_predictions_are_those_that_the_policy_decides_by() {
+    with_inputs(&learnable(200), 0, |inputs| {
+        let input = inputs.open_loop[0];
+        let pooling = Pooling::fit(inputs.tree, input.cal, 200.0).unwrap();
+        let pooled = [input.cal, input.test, input.cal_b.unwrap()].map(|table| pooling.table(table.clone()));
+        let settings = |open_loop| {
+            let inputs = SeedInputs { open_loop: &[open_loop], ..*inputs };
+            find_in(&evaluate(&inputs).unwrap(), "open loop").settings.clone()
+        };
+        let by_hand = settings(OpenLoopInput { cal: &pooled[0], test: &pooled[1], cal_b: Some(&pooled[2]), ..input });
+        assert_eq!(settings(OpenLoopInput { pooling: Some(&pooling), ..input }), by_hand);
+        assert_ne!(settings(input), by_hand);
+    });
 }
 
 #[test]

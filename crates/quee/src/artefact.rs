@@ -18,6 +18,7 @@ use quee_data::Transform;
 use quee_heads::{ExitHead, GatePredictor, Mlp};
 use quee_policy::cost::{BitTable, CostTable, Ledger};
 use quee_policy::open_loop::OpenLoop;
+use quee_policy::pooling::Pooling;
 use quee_policy::tree::{NodeId, PathTree};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,9 @@ struct Notes {
     cost: CostTable,
     bits: BitTable,
     candidates: Option<Vec<Vec<usize>>>,
+    /// None in files written before predictions could be pooled.
+    #[serde(default)]
+    pooling: Option<Pooling>,
     class_names: Vec<String>,
     seed: u64,
     weights_origin: String,
@@ -77,6 +81,8 @@ pub struct StoredPolicy {
     pub heads: ExitHeads,
     /// Gates 1 to segments − 1.
     pub gates: Vec<GatePredictor>,
+    /// How predictions at the gates are pooled, if they are.
+    pub pooling: Option<Pooling>,
     /// Predictions at gate 0.
     pub root_rates: Vec<f32>,
     /// What chooses at gates.
@@ -91,6 +97,20 @@ pub struct StoredPolicy {
     pub seed: u64,
     /// Paths.
     pub tree: PathTree,
+}
+
+impl StoredPolicy {
+    /// What the gate behind `node` says of a picture with `features`, as the policy takes it, by place, written over `out`.
+    ///
+    /// # Panics
+    /// For the root, a node at the last exit, or another number of features.
+    pub fn predict(&self, node: NodeId, features: &[f32], out: &mut Vec<f32>) {
+        let gate = &self.gates[self.tree.node(node).depth - 1];
+        gate.predict(features, self.tree.prefix_index(node), out);
+        if let Some(pooling) = &self.pooling {
+            pooling.apply(node, out);
+        }
+    }
 }
 
 /// The bytes of the file: the first seed's policy.
@@ -118,6 +138,7 @@ pub fn write(study: &Study) -> Result<Vec<u8>> {
         cost: seed.ledger.cost().clone(),
         bits: seed.ledger.bits().clone(),
         candidates: seed.candidates.clone(),
+        pooling: seed.pooling.clone(),
         class_names: study.prepared.data.class_names.clone(),
         seed: seed.seed,
         weights_origin: study.prepared.weights_origin.clone(),
@@ -165,8 +186,9 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         "{file}: format `{format}`, expected `{FORMAT}`; hint: run the recipe again with this version"
     );
     let notes = checkpoint.metadata().get("policy").with_context(damaged)?;
-    let Notes { recipe, plan, gates, root_rates, settings, cost, bits, candidates, class_names, seed, weights_origin } =
-        serde_json::from_str(notes).with_context(damaged)?;
+    let notes: Notes = serde_json::from_str(notes).with_context(damaged)?;
+    let Notes { recipe, plan, gates, root_rates, settings, cost, bits, candidates, pooling, .. } = notes;
+    let Notes { class_names, seed, weights_origin, .. } = notes;
 
     let preset = presets::find(&recipe.backbone.preset)?;
     let weights = checkpoint.split_prefix("backbone.", &weights_origin);
@@ -198,6 +220,9 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     if let Some(candidates) = candidates {
         policy = policy.with_candidates(&candidates).with_context(damaged)?;
     }
+    if let Some(pooling) = &pooling {
+        pooling.check(&tree).with_context(damaged)?;
+    }
     let fits = gates.len() + 1 == tree.segments()
         && gates.iter().enumerate().all(|(i, gate)| *gate.paths() == gates::paths(&tree, i + 1))
         && !settings.is_empty()
@@ -212,6 +237,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
         plan,
         heads,
         gates,
+        pooling,
         root_rates,
         policy,
         settings,

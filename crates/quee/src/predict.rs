@@ -301,7 +301,7 @@ fn decide_gate_by_gate(
         if let Some(gate) = policy.gates.get(depth) {
             let (mut row, so_far) = (Vec::new(), tree.widths_of(next));
             gate.spec().write(depth + 1, &answer.probabilities, previous.as_deref(), &so_far, &features, &mut row);
-            gate.predict(&row, tree.prefix_index(next), &mut predicted);
+            policy.predict(next, &row, &mut predicted);
         }
     }
     Ok((answer, expected, gates))

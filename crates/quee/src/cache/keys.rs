@@ -147,7 +147,7 @@ impl Keys {
     /// # Errors
     /// As [`quantizers`](Self::quantizers).
     pub fn head_times(&self, seed: u64) -> Result<Key> {
-        let parts = self.parts("times of heads", &[QUANTIZERS, RUNS, EXITS, GATES]);
+        let parts = self.parts("times of heads", &[QUANTIZERS, RUNS, EXITS, GATES, &["policy.continuations"]]);
         let parts = parts.text("training", &self.training).text("seed", seed);
         Ok(parts.text("processor", &self.processor).key()?)
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::settings::{CostModel, Recipe};
+use super::settings::{Continuations, CostModel, Recipe};
 
 /// The base recipe: every key with its default and explanation.
 pub const BASE: &str = include_str!("../../../../experiments/base.toml");
@@ -339,12 +339,17 @@ impl Recipe {
             ("exits.weight_decay", self.exits.weight_decay),
             ("predictor.weight_decay", self.predictor.weight_decay),
             ("cells.smoothing", self.cells.smoothing),
+            ("policy.half_trust", self.policy.half_trust),
         ];
         if let Some((key, value)) = not_negative.iter().find(|(_, v)| !(*v >= 0.0 && v.is_finite())) {
             return Err(format!("`{key}` = {value}: must not be negative"));
         }
         if !(0.0..=1.0).contains(&self.exits.distillation) {
             return Err(format!("`exits.distillation` = {}: must lie between 0 and 1", self.exits.distillation));
+        }
+        if self.predictor.foresight != 0.0 && self.policy.continuations == Continuations::Pooled {
+            let why = "pooling would forget what is known of single continuations";
+            return Err(format!("`predictor.foresight` needs `policy.continuations` = \"each\": {why}"));
         }
         if self.policy.cost == CostModel::Latency && !self.timing.measure {
             return Err("`policy.cost` = \"latency\" needs measured times; set `timing.measure` = true".into());
@@ -440,6 +445,8 @@ mod tests {
         assert!(message("predictor.hidden = \"many\"").contains("recipe.toml"));
         assert!(message("name = \"../x\"").contains("name"));
         assert!(message("policy.cost = \"flops\"").contains("`bops`, `macs`, `dynn`"));
+        assert!(message("policy.half_trust = -1.0").contains("policy.half_trust"));
+        assert!(message("predictor.foresight = 0.5").contains("policy.continuations"));
         assert!(message("= 3").contains("TOML"));
     }
 

@@ -417,6 +417,17 @@ pub enum Candidates {
     Front,
 }
 
+/// How a gate's predictions for the continuations of a picture are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Continuations {
+    /// Each as it is.
+    #[default]
+    Each,
+    /// As one gain for the picture, see [`quee_policy::pooling`].
+    Pooled,
+}
+
 /// Which methods are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -491,6 +502,12 @@ pub struct Policy {
     pub cost: CostModel,
     /// Which continuations compete at a gate.
     pub candidates: Candidates,
+    /// How predictions for several continuations are taken; each as it is in policies stored before there was a choice.
+    #[serde(default)]
+    pub continuations: Continuations,
+    /// Pictures of *fit* with which pooled predictions keep half of what sets a picture apart from others as hard.
+    #[serde(default)]
+    pub half_trust: f64,
     /// Which methods are compared.
     pub methods: Methods,
     /// Whether gate 0 may commit to a path.

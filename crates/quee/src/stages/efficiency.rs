@@ -257,7 +257,7 @@ impl Bench<'_> {
             let said = NodeAnswers::compute_after(head, &features, before.as_ref().filter(|_| head.is_cascade()));
             if let (Some(gate), Some(node)) = (policy.gates.get(segment), tree.find(&vec![at; segment + 1])) {
                 let (classes, dim) = (head.classes(), features.len() / chosen.len());
-                let (so_far, prefix) = (tree.widths_of(node), tree.prefix_index(node));
+                let so_far = tree.widths_of(node);
                 let (mut row, mut predicted) = (Vec::new(), Vec::new());
                 for picture in 0..chosen.len() {
                     row.clear();
@@ -266,7 +266,7 @@ impl Bench<'_> {
                     let previous = before.as_ref().map(of);
                     let token = &features[picture * dim..(picture + 1) * dim];
                     gate.spec().write(segment + 1, &of(&said), previous.as_deref(), &so_far, token, &mut row);
-                    gate.predict(&row, prefix, &mut predicted);
+                    policy.predict(node, &row, &mut predicted);
                     std::hint::black_box(&predicted);
                 }
             }

@@ -147,7 +147,7 @@ impl<'a> Router<'a> {
                 let so_far = tree.widths_of(traveller.node);
                 let token = &features[at * dim..(at + 1) * dim];
                 gate.spec().write(segment + 1, probabilities, previous, &so_far, token, &mut row);
-                gate.predict(&row, tree.prefix_index(traveller.node), &mut traveller.predicted);
+                self.policy.predict(traveller.node, &row, &mut traveller.predicted);
             }
             traveller.said.clear();
             traveller.said.extend_from_slice(probabilities);

@@ -11,6 +11,7 @@ use quee_policy::fitted::FittedOptions;
 use quee_policy::gate_features::GateFeatures;
 use quee_policy::lambda::Sweep;
 use quee_policy::open_loop::{PredictionTable, candidates, one_step_candidates};
+use quee_policy::pooling::Pooling;
 use quee_policy::risk::RiskTarget;
 use quee_policy::scores::FloatRun;
 use quee_policy::study::{
@@ -24,6 +25,7 @@ use quee_train::TrainDevice;
 use super::answers::{NodeAnswers, fit_scores, run_answers, run_outcomes, run_scores};
 use super::backbone_runs::{BackboneRuns, PerSplit, StaticFeatures};
 use super::costs::{Counted, Timings};
+use super::gates::Gate;
 use super::guarantees::{Guarantees, guarantees};
 use super::prepare::Prepared;
 use super::quality::{GateQuality, quality};
@@ -32,7 +34,7 @@ use super::trained::{Predictions, Trained, foreseen, train};
 use crate::cache::Cache;
 use crate::cache::keys::Keys;
 use crate::cancel::Cancel;
-use crate::recipe::{Candidates, CostModel, Methods, Recipe};
+use crate::recipe::{Candidates, Continuations, CostModel, Methods, Recipe};
 
 /// Name of the open-loop policy in results.
 pub const OPEN_LOOP: &str = "QuEE open loop";
@@ -58,6 +60,8 @@ pub struct SeedStudy {
     pub ledger: Ledger,
     /// Suffixes that the open-loop policy considers at every node; all where there is none.
     pub candidates: Option<Vec<Vec<usize>>>,
+    /// How the open-loop policy pools predictions, if it does.
+    pub pooling: Option<Pooling>,
     /// Policies and baselines.
     pub result: SeedResult,
     /// Quality of the predictions.
@@ -103,20 +107,24 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
     let Shared { recipe, prepared, tree, cancel, cache, keys, say, .. } = shared;
     let (trained, predictions) = train(shared, seed)?;
     cancel.check()?;
-    let ledger = ledger(shared, &trained, &predictions, seed)?;
     let tables = &trained.outcomes;
-    let statics = static_runs(shared, &trained)?;
-    let (run, extras) = statics.split_first().expect("the float run is always there");
-    let float = float_run(shared, &trained, run)?;
-    let float_on_b = run_outcomes(&run_answers(|_| &trained.exits.heads, shared.runs.statics[0].on.cal_b.lists())?);
-    let float_correct = right_at_full_depth(&float_on_b, tables.cal_b.labels());
-    let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let Predictions { predicted, cells, features, .. } = &predictions;
     let foresight = recipe.predictor.foresight;
     let predicted = &match foresight {
         0.0 => predicted.clone(),
         _ => foreseen(tree, predicted, tables, foresight),
     };
+    let pooling = match recipe.policy.continuations {
+        Continuations::Each => None,
+        Continuations::Pooled => Some(Pooling::fit(tree, &predicted.fit, recipe.policy.half_trust)?),
+    };
+    let ledger = ledger(shared, &trained, &predictions, pooling.as_ref(), seed)?;
+    let statics = static_runs(shared, &trained)?;
+    let (run, extras) = statics.split_first().expect("the float run is always there");
+    let float = float_run(shared, &trained, run)?;
+    let float_on_b = run_outcomes(&run_answers(|_| &trained.exits.heads, shared.runs.statics[0].on.cal_b.lists())?);
+    let float_correct = right_at_full_depth(&float_on_b, tables.cal_b.labels());
+    let names: Vec<String> = recipe.quant.widths.iter().map(ToString::to_string).collect();
     let on_cal = Selection::new(&trained, predicted, cells, features);
     let candidates = match recipe.policy.candidates {
         Candidates::All => None,
@@ -129,6 +137,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
         test: &predicted.test,
         cal_b: Some(&predicted.cal_b),
         candidates,
+        pooling: pooling.as_ref(),
     };
     let mut open_loops = vec![open_loop(OPEN_LOOP, candidates.as_deref())];
     let few = recipe.policy.methods == Methods::Few;
@@ -148,6 +157,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             test: &predicted.test,
             cal_b: Some(&predicted.cal_b),
             candidates: candidates.as_deref(),
+            pooling: pooling.as_ref(),
         });
     }
     let fitted = [FittedInput {
@@ -207,7 +217,7 @@ pub fn study(shared: Shared, seed: u64) -> Result<SeedStudy> {
             -foresight
         ),
     });
-    Ok(SeedStudy { seed, trained, ledger, candidates, result, quality, guarantees, foresight })
+    Ok(SeedStudy { seed, trained, ledger, candidates, pooling, result, quality, guarantees, foresight })
 }
 
 /// Where fronts and λ are chosen: *cal-a*, and with folds *fit* behind it.
@@ -250,10 +260,18 @@ fn right_at_full_depth(run: &RunOutcomes, labels: &[u16]) -> Vec<bool> {
 }
 
 /// Prices: counted costs, mean bits, measured times.
-fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u64) -> Result<Ledger> {
+fn ledger(
+    shared: Shared,
+    trained: &Trained,
+    predictions: &Predictions,
+    pooling: Option<&Pooling>,
+    seed: u64,
+) -> Result<Ledger> {
     let Shared { recipe, tree, counted, timings, cancel, cache, keys, say, .. } = shared;
     let (stem, widths) = (recipe.quant.stem, &recipe.quant.widths);
-    let gate_macs: Vec<u64> = trained.gates.iter().map(|gate| gate.predictor.macs()).collect();
+    let gate_macs =
+        |gate: &Gate| gate.predictor.macs() + pooling.map_or(0, |_| Pooling::macs(tree, gate.predictor.gate()));
+    let gate_macs: Vec<u64> = trained.gates.iter().map(gate_macs).collect();
     let exit_macs: Vec<u64> = trained.exits.heads.0.iter().map(ExitHead::macs).collect();
     let mut cost = counted.table(stem, widths, &exit_macs, &gate_macs);
     if let Some(gate) = &trained.gate_zero {
@@ -261,7 +279,7 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u6
     }
     let priced = |timings: &Timings| -> Result<CostTable> {
         let ((exit_ms, gate_ms), _) =
-            cache.stage(&keys.head_times(seed)?, cancel, say, |_| head_times(shared, trained, predictions))?;
+            cache.stage(&keys.head_times(seed)?, cancel, say, |_| head_times(shared, trained, predictions, pooling))?;
         let mut time = timings.table(stem, widths, exit_ms, &gate_ms);
         if trained.gate_zero.is_some() {
             // An exit and a gate of the same sizes.
@@ -279,7 +297,12 @@ fn ledger(shared: Shared, trained: &Trained, predictions: &Predictions, seed: u6
 }
 
 /// Milliseconds per picture of an exit's classifier and of each gate, on one thread.
-fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> Result<(f64, Vec<f64>)> {
+fn head_times(
+    shared: Shared,
+    trained: &Trained,
+    predictions: &Predictions,
+    pooling: Option<&Pooling>,
+) -> Result<(f64, Vec<f64>)> {
     let samples = shared.prepared.splits.test.len();
     let per_picture = |start: Instant, count: usize| start.elapsed().as_secs_f64() * 1e3 / count as f64;
     let features = shared.runs.tree.test.list(1)?;
@@ -288,9 +311,13 @@ fn head_times(shared: Shared, trained: &Trained, predictions: &Predictions) -> R
     let exit = per_picture(start, samples);
     let gates = trained.gates.iter().zip(&predictions.test_rows).map(|(gate, rows)| {
         let mut out = Vec::new();
+        let first = shared.tree.level(gate.predictor.gate()).start;
         let start = Instant::now();
         for row in rows.features[..samples * rows.dim].chunks_exact(rows.dim) {
             gate.predictor.predict(row, 0, &mut out);
+            if let Some(pooling) = pooling {
+                pooling.apply(first, &mut out);
+            }
             std::hint::black_box(&out);
         }
         per_picture(start, samples)
