@@ -10,6 +10,7 @@ use quee::artefact::{self, StoredPolicy};
 use quee::stages::answers::{NodeAnswers, tree_answers};
 use quee::stages::gates::{self, GateInput, Tokens};
 use quee::stages::prepare::{Prepared, prepare};
+use quee::stages::route::Router;
 use quee::stages::tables::Table;
 use quee::stages::walk::Program;
 use quee_heads::FeatureSpec;
@@ -56,8 +57,16 @@ fn decisions(policy: &StoredPolicy, nodes: &[NodeAnswers], tokens: &Table, label
     };
     let predictions = policy.gates.iter().flat_map(predict).collect();
     let table = PredictionTable::new(&policy.tree, labels.len(), predictions).unwrap();
+    let table = policy.pooling.as_ref().expect("predictions are pooled by default").table(table);
     let run = |lambda: Option<f64>| policy.policy.run(&table, lambda.unwrap_or(f64::INFINITY));
     policy.settings.iter().map(|setting| run(setting.lambda)).collect()
+}
+
+/// Where pictures stop that run in batches and are asked at every gate, `[picture]`.
+fn routed(policy: &StoredPolicy, prepared: &Prepared, executors: &Executors, lambda: f64) -> Vec<NodeId> {
+    let (router, mut executor) = (Router::new(policy, lambda, None), executors());
+    let run = |batch: &[usize]| router.run(executor.as_mut(), &prepared.images(batch).unwrap()).unwrap();
+    prepared.splits.test.chunks(BATCH).flat_map(run).map(|routed| routed.node).collect()
 }
 
 /// Number of pairs, and of those that are equal.
@@ -88,6 +97,16 @@ fn answers_and_decisions_are_the_same_on_every_device() {
         })
         .collect();
     let (_, answers, stops) = &results[0];
+    let on_cpu = devices()[0].engine(&Arc::clone(&policy.plan));
+    for at in [0, policy.settings.len() / 2, policy.settings.len() - 1] {
+        let lambda = policy.settings[at].lambda.unwrap_or(f64::INFINITY);
+        assert_eq!(
+            routed(&policy, &prepared, &on_cpu, lambda),
+            stops[at],
+            "at λ = {lambda} pictures part ways as tables say"
+        );
+    }
+    assert!(stops.iter().any(|stops| stops.iter().any(|node| *node != stops[0])), "no gate tells pictures apart");
     for (name, other_answers, other_stops) in &results[1..] {
         let paths = answers.iter().zip(other_answers).flat_map(|(a, b)| a.answers.iter().zip(&b.answers));
         let (all, same) = equal(paths);

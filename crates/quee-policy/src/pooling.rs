@@ -1,4 +1,4 @@
-//! What a gate says of its continuations, pooled: one gain per picture instead of one prediction per continuation.
+//! What a gate says of its continuations, pooled: one surprise per picture instead of one prediction per continuation.
 //!
 //! A policy takes the best of many continuations, so it takes the luckiest of many noisy predictions. Two things of a
 //! picture are told well by a gate: how likely it is wrong now, and whether going on helps it more or less than other
@@ -11,8 +11,8 @@
 //! believed        = tj(p0) + trust·d
 //! ```
 //!
-//! A trust of 1 takes a gate's view of the picture in full, 0 knows the picture by `p0` alone, which makes the policy a
-//! threshold per gate. Gates that learned from `n` pictures are trusted by `n / (n + half)`: what their training leaves to
+//! The mean is over all continuations of the tree, whichever compete. A trust of 1 takes the surprise in full, 0 knows the
+//! picture by `p0` alone, which makes the policy a threshold per gate. Gates that learned from `n` pictures are trusted by `n / (n + half)`: what their training leaves to
 //! chance has a variance of about one over `n`, and this is how far a mean is pulled where the variance between pictures is
 //! that of the noise at `half` pictures. A choice of this project, not of the source.
 
@@ -23,9 +23,11 @@ use crate::ridge::{Gram, add_scaled};
 use crate::table::{TableError, check_shape};
 use crate::tree::{NodeId, PathTree};
 
-/// Penalty on a slope in units of its column's variance: nothing among thousands of pictures, and a
-/// gate whose predictions are the same for all pictures gets a constant.
+/// Penalty on a slope, as a share of the variance of what it multiplies: too small to matter.
 const RIDGE: f64 = 1e-6;
+
+/// Largest constant or slope of a line that was read: sums of as many as a tree can have stay finite.
+const LARGEST: f32 = 1e6;
 
 /// How predictions are pooled at every gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +62,7 @@ impl Pooling {
     /// Checks what was read against the tree.
     ///
     /// # Errors
-    /// If lines are missing or not finite, or the trust is not between 0 and 1.
+    /// If lines are missing or beyond ±1e6, or the trust is not between 0 and 1.
     pub fn check(&self, tree: &PathTree) -> Result<(), TableError> {
         if !(0.0..=1.0).contains(&self.trust) {
             return Err(TableError::Value { what: "trust", row: 0, sample: 0, range: "0 to 1" });
@@ -68,8 +70,9 @@ impl Pooling {
         check_shape("lines: gate nodes", self.lines.len(), tree.gate_nodes().count(), 1)?;
         for (node, lines) in tree.gate_nodes().zip(&self.lines) {
             check_shape("lines: continuations", lines.len(), tree.places(node) - 1, 1)?;
-            if let Some(place) = lines.iter().position(|line| !line.iter().all(|value| value.is_finite())) {
-                return Err(TableError::Value { what: "lines", row: node - 1, sample: place, range: "finite" });
+            let far = |line: &[f32; 2]| line.iter().any(|value| !(-LARGEST..=LARGEST).contains(value));
+            if let Some(place) = lines.iter().position(far) {
+                return Err(TableError::Value { what: "lines", row: node - 1, sample: place, range: "-1e6 to 1e6" });
             }
         }
         Ok(())

@@ -515,6 +515,7 @@ fn check(inputs: &SeedInputs<'_>) -> Result<(), StudyError> {
         split.map_or(Ok(()), |split| split.check_tree(tree)).map_err(table(name))?;
     }
     for input in inputs.open_loop {
+        input.pooling.map_or(Ok(()), |pooling| pooling.check(tree)).map_err(table(input.name))?;
         for predictions in [Some(input.cal), Some(input.test), input.cal_b].into_iter().flatten() {
             predictions.check_tree(tree).map_err(table(input.name))?;
         }

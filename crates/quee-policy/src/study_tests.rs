@@ -214,7 +214,9 @@ fn pooled_predictions_are_those_that_the_policy_decides_by() {
         let pooled = [input.cal, input.test, input.cal_b.unwrap()].map(|table| pooling.table(table.clone()));
         let settings = |open_loop| {
             let inputs = SeedInputs { open_loop: &[open_loop], ..*inputs };
-            find_in(&evaluate(&inputs).unwrap(), "open loop").settings.clone()
+            let result = evaluate(&inputs).unwrap();
+            let method = find_in(&result, "open loop");
+            (method.settings.clone(), method.on_b.clone(), method.risk.clone())
         };
         let by_hand = settings(OpenLoopInput { cal: &pooled[0], test: &pooled[1], cal_b: Some(&pooled[2]), ..input });
         assert_eq!(settings(OpenLoopInput { pooling: Some(&pooling), ..input }), by_hand);

@@ -2,7 +2,7 @@
 //!
 //! Tensors: the backbone under `backbone.<name in checkpoints>`, exits under `exit<s>.weight|bias` (`exit<s>.hidden.weight|bias`), what calibration made of single layers under
 //! `quant.` (see [`quee_backbone::quant_file`]). Notes (JSON): the recipe, the quantizers,
-//! the gates with their networks, the rates at gate 0, the settings of λ with their cost on *cal-a*, the costs of all parts.
+//! the gates with their networks and how their predictions are pooled, the rates at gate 0, the settings of λ with their cost on *cal-a*, the costs of all parts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ use quee_policy::pooling::Pooling;
 use quee_policy::tree::{NodeId, PathTree};
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{ExitKind, Recipe};
+use crate::recipe::{Continuations, ExitKind, Recipe};
 use crate::results::Study;
 use crate::run::path_tree;
 use crate::stages::answers::ExitHeads;
@@ -59,7 +59,7 @@ struct Notes {
     cost: CostTable,
     bits: BitTable,
     candidates: Option<Vec<Vec<usize>>>,
-    /// None in files written before predictions could be pooled.
+    /// None in files whose recipe has no `policy.continuations`.
     #[serde(default)]
     pooling: Option<Pooling>,
     class_names: Vec<String>,
@@ -223,6 +223,7 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     if let Some(pooling) = &pooling {
         pooling.check(&tree).with_context(damaged)?;
     }
+    ensure!(pooling.is_some() == (recipe.policy.continuations == Continuations::Pooled), "{}", damaged());
     let fits = gates.len() + 1 == tree.segments()
         && gates.iter().enumerate().all(|(i, gate)| *gate.paths() == gates::paths(&tree, i + 1))
         && !settings.is_empty()

@@ -348,7 +348,7 @@ impl Recipe {
             return Err(format!("`exits.distillation` = {}: must lie between 0 and 1", self.exits.distillation));
         }
         if self.predictor.foresight != 0.0 && self.policy.continuations == Continuations::Pooled {
-            let why = "pooling would forget what is known of single continuations";
+            let why = "pooling would change how much a prediction knows";
             return Err(format!("`predictor.foresight` needs `policy.continuations` = \"each\": {why}"));
         }
         if self.policy.cost == CostModel::Latency && !self.timing.measure {

@@ -424,7 +424,7 @@ pub enum Continuations {
     /// Each as it is.
     #[default]
     Each,
-    /// As one gain for the picture, see [`quee_policy::pooling`].
+    /// With what sets the picture apart shared by all of them, see [`quee_policy::pooling`].
     Pooled,
 }
 
@@ -502,7 +502,7 @@ pub struct Policy {
     pub cost: CostModel,
     /// Which continuations compete at a gate.
     pub candidates: Candidates,
-    /// How predictions for several continuations are taken; each as it is in policies stored before there was a choice.
+    /// How predictions for several continuations are taken; a stored policy that does not say takes each as it is.
     #[serde(default)]
     pub continuations: Continuations,
     /// Pictures of *fit* with which pooled predictions keep half of what sets a picture apart from others as hard.

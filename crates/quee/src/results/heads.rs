@@ -4,7 +4,7 @@ use quee_policy::cost::Charge;
 use serde::Serialize;
 
 use super::Study;
-use crate::stages::study::OPEN_LOOP;
+use crate::stages::study::{OPEN_LOOP, gate_macs};
 
 /// Its place in `summary.json`; figures of the first seed.
 #[derive(Clone, Debug, Serialize)]
@@ -43,7 +43,7 @@ pub fn heads(study: &Study) -> HeadsFile {
         bytes: 4 * (exit_parameters + gate_parameters),
         share_of_parameters: (exit_parameters + gate_parameters) as f64 / parameters as f64,
         exit_macs: exits.iter().map(|head| head.macs()).collect(),
-        gate_macs: seed.trained.gates.iter().map(|gate| gate.predictor.macs()).collect(),
+        gate_macs: gate_macs(&study.tree, &seed.trained, seed.pooling.as_ref()),
         setting,
         share_of_cost,
         seconds: study.records.iter().filter(|r| r.stage.starts_with("train and test")).map(|r| r.seconds).collect(),

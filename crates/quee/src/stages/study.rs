@@ -259,6 +259,12 @@ fn right_at_full_depth(run: &RunOutcomes, labels: &[u16]) -> Vec<bool> {
     run.answers[last..].iter().zip(labels).map(|(answer, label)| answer == label).collect()
 }
 
+/// Multiply-accumulates of every gate, those of pooling included.
+pub fn gate_macs(tree: &PathTree, trained: &Trained, pooling: Option<&Pooling>) -> Vec<u64> {
+    let macs = |gate: &Gate| gate.predictor.macs() + pooling.map_or(0, |_| Pooling::macs(tree, gate.predictor.gate()));
+    trained.gates.iter().map(macs).collect()
+}
+
 /// Prices: counted costs, mean bits, measured times.
 fn ledger(
     shared: Shared,
@@ -269,9 +275,7 @@ fn ledger(
 ) -> Result<Ledger> {
     let Shared { recipe, tree, counted, timings, cancel, cache, keys, say, .. } = shared;
     let (stem, widths) = (recipe.quant.stem, &recipe.quant.widths);
-    let gate_macs =
-        |gate: &Gate| gate.predictor.macs() + pooling.map_or(0, |_| Pooling::macs(tree, gate.predictor.gate()));
-    let gate_macs: Vec<u64> = trained.gates.iter().map(gate_macs).collect();
+    let gate_macs = gate_macs(tree, trained, pooling);
     let exit_macs: Vec<u64> = trained.exits.heads.0.iter().map(ExitHead::macs).collect();
     let mut cost = counted.table(stem, widths, &exit_macs, &gate_macs);
     if let Some(gate) = &trained.gate_zero {
