@@ -89,17 +89,18 @@ fn answers_and_decisions_are_the_same_on_every_device() {
     let prepared = prepare(&policy.recipe, None, None).unwrap();
     let labels = prepared.data.labels_of(&prepared.splits.test);
 
-    let results: Vec<_> = devices()
-        .into_iter()
+    let devices = devices();
+    let results: Vec<_> = devices
+        .iter()
         .map(|device| {
             let tokens = features(&policy, &prepared, &device.engine(&Arc::clone(&policy.plan)));
             let nodes = tree_answers(&policy.tree, |_| &policy.heads, &tokens).unwrap();
             let stops = decisions(&policy, &nodes, &tokens, &labels);
-            (device.name, nodes, stops)
+            (&device.name, nodes, stops)
         })
         .collect();
     let (_, answers, stops) = &results[0];
-    let on_cpu = devices()[0].engine(&Arc::clone(&policy.plan));
+    let on_cpu = devices[0].engine(&Arc::clone(&policy.plan));
     for at in [0, policy.settings.len() / 2, policy.settings.len() - 1] {
         let lambda = policy.settings[at].lambda.unwrap_or(f64::INFINITY);
         assert_eq!(

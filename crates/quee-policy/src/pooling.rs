@@ -12,9 +12,10 @@
 //! ```
 //!
 //! The mean is over all continuations of the tree, whichever compete. A trust of 1 takes the surprise in full, 0 knows the
-//! picture by `p0` alone, which makes the policy a threshold per gate. Gates that learned from `n` pictures are trusted by `n / (n + half)`: what their training leaves to
-//! chance has a variance of about one over `n`, and this is how far a mean is pulled where the variance between pictures is
-//! that of the noise at `half` pictures. A choice of this project, not of the source.
+//! picture by `p0` alone, which makes the policy a threshold per gate. Gates that learned from `n` pictures are trusted by
+//! `n / (n + half)`: what their training leaves to chance has a variance of about one over `n`, and this is how far a mean
+//! is pulled where the variance between pictures is that of the noise at `half` pictures. A choice of this project, not of
+//! the source.
 
 use serde::{Deserialize, Serialize};
 

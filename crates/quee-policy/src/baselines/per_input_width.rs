@@ -1,8 +1,9 @@
 //! One width per input without exits: input-dependent quantization alone.
 //!
 //! Segment 1 runs at a width chosen by gate 0, the same for all samples. Gate 1 picks one width for all remaining
-//! segments by its predictions, each as it is (pooled, they would tell no width from another). Everything runs at full depth and answers at the last exit (a choice of this project: the
-//! technique that is left of the open-loop policy when exits are taken away).
+//! segments by its predictions, each as it is (pooled, they would tell no width from another). Everything runs at full
+//! depth and answers at the last exit (a choice of this project: the technique that is left of the open-loop policy when
+//! exits are taken away).
 
 use std::sync::Arc;
 
