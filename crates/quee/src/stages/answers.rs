@@ -4,12 +4,10 @@ use anyhow::Result;
 use quee_backbone::Linear;
 use quee_heads::{ExitHead, FeatureSpec, softmax};
 use quee_policy::scores::{FitScores, Scores};
-use quee_policy::table::{Outcomes, RunOutcomes};
-use quee_policy::tree::{PathTree, ROOT};
-use rayon::prelude::*;
+use quee_policy::table::RunOutcomes;
 use serde::{Deserialize, Serialize};
 
-use super::tables::{Lists, Table};
+use super::tables::Lists;
 
 /// The exits of a seed, one per segment; the last is the backbone's own classifier.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,7 +48,10 @@ impl NodeAnswers {
     }
 
     /// As [`compute_after`](Self::compute_after), with a head for each picture.
-    fn compute_each<'h>(
+    ///
+    /// # Panics
+    /// When a cascade gets nothing to read.
+    pub fn compute_each<'h>(
         head: impl Fn(usize) -> &'h ExitHead,
         features: &[f32],
         dim: usize,
@@ -78,45 +79,27 @@ impl NodeAnswers {
     }
 
     /// What is said of the pictures `chosen`, of `classes` classes.
+    #[must_use]
     pub fn of(&self, chosen: &[usize], classes: usize) -> Self {
-        let probabilities = |&picture: &usize| &self.probabilities[picture * classes..(picture + 1) * classes];
-        match self.answers.is_empty() {
-            true => Self::default(),
-            false => Self {
-                probabilities: chosen.iter().flat_map(probabilities).copied().collect(),
-                answers: chosen.iter().map(|&picture| self.answers[picture]).collect(),
-                confidence: chosen.iter().map(|&picture| self.confidence[picture]).collect(),
-            },
+        Self {
+            probabilities: rows_of(&self.probabilities, classes, Some(chosen)),
+            answers: rows_of(&self.answers, 1, Some(chosen)),
+            confidence: rows_of(&self.confidence, 1, Some(chosen)),
         }
     }
 }
 
-/// Answers at every node of the tree, with the exits that `heads` names for a picture; the root's entry is empty.
-///
-/// # Errors
-/// When the file of the features cannot be read.
-pub fn tree_answers<'h>(
-    tree: &PathTree,
-    heads: impl Fn(usize) -> &'h ExitHeads + Sync,
-    features: &Table,
-) -> Result<Vec<NodeAnswers>> {
-    let mut all: Vec<NodeAnswers> = vec![NodeAnswers::default()];
-    for depth in 1..=tree.segments() {
-        let answer = |node: usize| {
-            let before = tree.node(node).parent.filter(|&parent| parent != ROOT).map(|parent| &all[parent]);
-            let dim = heads(0).0[depth - 1].dim;
-            let head = |picture| &heads(picture).0[depth - 1];
-            Ok(NodeAnswers::compute_each(head, &features.list(node)?, dim, before))
-        };
-        let level: Result<Vec<NodeAnswers>> = tree.level(depth).into_par_iter().map(answer).collect();
-        all.extend(level?);
+/// Rows `[picture][dim]` of the pictures `chosen`, where these are not all.
+pub fn rows_of<T: Copy>(rows: &[T], dim: usize, chosen: Option<&[usize]>) -> Vec<T> {
+    match chosen {
+        None => rows.to_vec(),
+        Some(_) if rows.is_empty() => Vec::new(),
+        Some(chosen) => {
+            let mut taken = Vec::with_capacity(chosen.len() * dim);
+            chosen.iter().for_each(|&picture| taken.extend_from_slice(&rows[picture * dim..(picture + 1) * dim]));
+            taken
+        }
     }
-    Ok(all)
-}
-
-/// What the probes that `probe` names for a picture say of features behind the stem.
-pub fn probe_answers<'h>(probe: impl Fn(usize) -> &'h ExitHead, features: &[f32]) -> NodeAnswers {
-    NodeAnswers::compute_each(&probe, features, probe(0).dim, None)
 }
 
 /// Answers at every exit of a single path, with the exits that `heads` names for a picture.
@@ -176,14 +159,4 @@ pub fn fit_scores(exits: &[NodeAnswers], classes: usize, labels: &[u16]) -> FitS
         true_class.extend(rows.map(|(probabilities, label)| probabilities[usize::from(*label)]));
     }
     FitScores { confidence, scores: run_scores(exits, classes), true_class }
-}
-
-/// The answers of a tree as policies read them.
-///
-/// # Errors
-/// When there are no pictures or a probability is not finite.
-pub fn outcomes(tree: &PathTree, nodes: &[NodeAnswers], labels: &[u16]) -> Result<Outcomes> {
-    let answers = nodes.iter().flat_map(|node| &node.answers).copied().collect();
-    let confidence = nodes.iter().flat_map(|node| &node.confidence).copied().collect();
-    Ok(Outcomes::new(tree, answers, confidence, labels.to_vec())?)
 }

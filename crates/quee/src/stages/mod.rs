@@ -11,6 +11,7 @@
 //! - [`costs`]: counted operations and measured time
 //! - [`answers`]: exits on features: classes and probabilities
 //! - [`exits`]: training the exits
+//! - [`said`]: what the exits say along all paths
 //! - [`gates`]: features at gates, cells, predictors
 //! - [`trained`]: exits and gates of one seed, and what they say of every split
 //! - [`study`]: policies and baselines of one seed
@@ -32,6 +33,7 @@ pub mod guarantees;
 pub mod prepare;
 pub mod quality;
 pub mod route;
+pub mod said;
 pub mod seen;
 pub mod shards;
 pub mod source;

@@ -12,11 +12,11 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::answers::{NodeAnswers, outcomes, probe_answers, tree_answers};
 use super::backbone_runs::PerSplit;
 use super::exits::{self, TrainedExits};
-use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates, Tokens};
+use super::gates::{self, Chosen, Gate, GateInput, GateRows, Gates};
 use super::prepare::Prepared;
+use super::said::Speakers;
 use super::study::Shared;
 use super::walk::exit_dim;
 use crate::recipe::{Methods, Recipe};
@@ -37,7 +37,7 @@ pub struct Trained {
     pub root_rates: Vec<f32>,
     /// Answers of every path.
     pub outcomes: PerSplit<Outcomes>,
-    /// Class probabilities of every path on *cal-b* and *test*, `[node][picture · class]`, the root's empty.
+    /// Class probabilities of every path on *cal-b* and *test*, `[node][picture · class]`, the root's empty; nothing where no sets are made.
     pub probabilities: [Vec<Vec<f32>>; 2],
 }
 
@@ -57,28 +57,23 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         cal_b: prepared.data.labels_of(&splits.cal_b),
         test: prepared.data.labels_of(&splits.test),
     };
-    let heads = &exits.heads;
-    let answers = PerSplit {
-        fit: tree_answers(tree, |picture| exits.for_fit(picture), &runs.tree.fit)?,
-        cal_a: tree_answers(tree, |_| heads, &runs.tree.cal_a)?,
-        cal_b: tree_answers(tree, |_| heads, &runs.tree.cal_b)?,
-        test: tree_answers(tree, |_| heads, &runs.tree.test)?,
-    };
-    let stem = PerSplit {
-        fit: probe_answers(|picture| exits.probe_for_fit(picture), &runs.tree.fit.list(ROOT)?),
-        cal_a: probe_answers(|_| &exits.probe, &runs.tree.cal_a.list(ROOT)?),
-        cal_b: probe_answers(|_| &exits.probe, &runs.tree.cal_b.list(ROOT)?),
-        test: probe_answers(|_| &exits.probe, &runs.tree.test.list(ROOT)?),
-    };
-    let root_dim = prepared.backbone.feature_dim();
-    let input = |nodes, stem, table, labels| {
-        let tokens = Tokens { table, root_dim, pictures: None };
-        GateInput { nodes, stem, tokens, labels }
-    };
     let spec = feature_spec(recipe, prepared);
-    let all_of_fit = input(&answers.fit, &stem.fit, &runs.tree.fit, &labels.fit);
+    let (heads, probe) = (&exits.heads, &exits.probe);
+    let listen =
+        |features, keep| Speakers { tree, spec: &spec, heads: |_| heads, probe: |_| probe, keep }.listen(features);
+    // Prediction sets are made of class probabilities.
+    let sets = recipe.policy.sets > 0.0;
+    let (for_fit, probe_for_fit) = (|picture| exits.for_fit(picture), |picture| exits.probe_for_fit(picture));
+    let on_fit = Speakers { tree, spec: &spec, heads: for_fit, probe: probe_for_fit, keep: false };
+    let said = PerSplit {
+        fit: on_fit.listen(&runs.tree.fit)?,
+        cal_a: listen(&runs.tree.cal_a, false)?,
+        cal_b: listen(&runs.tree.cal_b, sets)?,
+        test: listen(&runs.tree.test, sets)?,
+    };
+    let all_of_fit = GateInput { said: &said.fit, labels: &labels.fit, pictures: None };
     let chosen = chosen_of_fit(recipe, labels.fit.len());
-    let limited = chosen.as_ref().map(|chosen| Chosen::of(all_of_fit, chosen, &spec));
+    let limited = chosen.as_ref().map(|chosen| all_of_fit.choose(chosen));
     let fit = limited.as_ref().map_or(all_of_fit, Chosen::input);
     let folds = exits.fold_of_picture().map(|of_picture| match &chosen {
         None => Folds::new(of_picture.to_vec()),
@@ -86,15 +81,16 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     });
     let inputs = PerSplit {
         fit,
-        cal_a: input(&answers.cal_a, &stem.cal_a, &runs.tree.cal_a, &labels.cal_a),
-        cal_b: input(&answers.cal_b, &stem.cal_b, &runs.tree.cal_b, &labels.cal_b),
-        test: input(&answers.test, &stem.test, &runs.tree.test, &labels.test),
+        cal_a: GateInput { said: &said.cal_a, labels: &labels.cal_a, pictures: None },
+        cal_b: GateInput { said: &said.cal_b, labels: &labels.cal_b, pictures: None },
+        test: GateInput { said: &said.test, labels: &labels.test, pictures: None },
     };
+    let outcomes = |input: &GateInput| input.said.outcomes(tree, input.pictures, input.labels);
     let tables = PerSplit {
-        fit: outcomes(tree, fit.nodes, fit.labels)?,
-        cal_a: outcomes(tree, &answers.cal_a, &labels.cal_a)?,
-        cal_b: outcomes(tree, &answers.cal_b, &labels.cal_b)?,
-        test: outcomes(tree, &answers.test, &labels.test)?,
+        fit: outcomes(&inputs.fit)?,
+        cal_a: outcomes(&inputs.cal_a)?,
+        cal_b: outcomes(&inputs.cal_b)?,
+        test: outcomes(&inputs.test)?,
     };
     let costs = shared.counted.relative_segments(&recipe.quant.widths);
     let setup = gates::Setup { recipe, tree, spec: &spec, costs: &costs, on: training };
@@ -114,8 +110,7 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     };
     let gate_zero = zero.and_then(|mut zero| zero.whole.pop());
     let root_rates = root_rates(tree, &tables.fit);
-    let said = |nodes: Vec<NodeAnswers>| nodes.into_iter().map(|node| node.probabilities).collect();
-    let probabilities = [said(answers.cal_b), said(answers.test)];
+    let probabilities = [said.cal_b.probabilities, said.test.probabilities];
     Ok((
         Trained {
             exits,
@@ -185,10 +180,10 @@ impl Predictions {
         let counts: Vec<usize> = gates.whole.iter().map(|gate| gate.cells.k()).collect();
         let mut test_rows = Vec::new();
         let mut of_split = |input: &GateInput, keep: bool| -> Result<(PredictionTable, CellTable, GateFeatures)> {
-            let samples = input.labels.len();
+            let samples = input.samples();
             let (mut predicted, mut cells, mut features) = (Vec::new(), Vec::new(), Vec::new());
             for (index, gate) in gates.whole.iter().enumerate() {
-                let rows = gates::rows(tree, spec, index + 1, *input)?;
+                let rows = gates::rows(tree, spec, index + 1, *input);
                 predicted.extend(gates::predict(tree, &gate.predictor, &rows, samples));
                 let standard = gates::standardised(gate, &rows);
                 cells.extend(gates::assign_cells(gate, &rows, &standard, spec));
@@ -228,10 +223,10 @@ fn out_of_fold(
     let mut predicted: Vec<Vec<f32>> = counts.iter().map(|count| vec![0.0; count * folds.samples()]).collect();
     for (fold, of_fold) in gates.without.iter().enumerate() {
         let members = folds.members(fold);
-        let part = Chosen::of(fit, &members, spec);
+        let part = fit.choose(&members);
         let mut nodes = predicted.iter_mut().zip(&counts);
         for (index, gate) in of_fold.iter().enumerate() {
-            let rows = gates::rows(tree, spec, index + 1, part.input())?;
+            let rows = gates::rows(tree, spec, index + 1, part.input());
             for said in gates::predict(tree, &gate.predictor, &rows, members.len()) {
                 let (all, &count) = nodes.next().expect("gates predict at every gate node");
                 for (said, &member) in said.chunks_exact(count).zip(&members) {
@@ -255,8 +250,8 @@ fn from_stem(
     let places = tree.places(ROOT);
     // Nobody can answer at gate 0: the first place is never read.
     let said = |gate: &Gate, input: GateInput| -> Result<Vec<f32>> {
-        let rows = gates::rows(tree, spec, 0, input)?;
-        let said = gates::predict(tree, &gate.predictor, &rows, input.labels.len()).swap_remove(0);
+        let rows = gates::rows(tree, spec, 0, input);
+        let said = gates::predict(tree, &gate.predictor, &rows, input.samples()).swap_remove(0);
         Ok(said.chunks_exact(places - 1).flat_map(|row| std::iter::once(1.0).chain(row.iter().copied())).collect())
     };
     let whole = |input: &GateInput, predicted: &PredictionTable| -> Result<PredictionTable> {
@@ -268,7 +263,7 @@ fn from_stem(
             let mut root = vec![0.0; folds.samples() * places];
             for (fold, gate) in zero.without.iter().enumerate() {
                 let members = folds.members(fold);
-                let part = Chosen::of(inputs.fit, &members, spec);
+                let part = inputs.fit.choose(&members);
                 for (said, &member) in said(&gate[0], part.input())?.chunks_exact(places).zip(&members) {
                     root[member * places..(member + 1) * places].copy_from_slice(said);
                 }

@@ -39,8 +39,12 @@ pub fn exit_dim(backbone: &dyn Backbone, recipe: &Recipe, index: usize) -> usize
 
 /// Rows of `dim` numbers of `first`, each followed by that of `second`.
 fn side_by_side(first: &[f32], second: &[f32], dim: usize) -> Vec<f32> {
-    let rows = first.chunks_exact(dim).zip(second.chunks_exact(dim));
-    rows.flat_map(|(first, second)| first.iter().chain(second)).copied().collect()
+    let mut rows = Vec::with_capacity(first.len() + second.len());
+    for (first, second) in first.chunks_exact(dim).zip(second.chunks_exact(dim)) {
+        rows.extend_from_slice(first);
+        rows.extend_from_slice(second);
+    }
+    rows
 }
 
 /// What keeps a long stage polite: where to run, when to stop, whom to tell.

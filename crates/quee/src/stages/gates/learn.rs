@@ -44,8 +44,8 @@ impl Lesson {
     /// When features are not finite.
     pub fn prepare(setup: Setup, gate: usize, fit: GateInput, held: &[bool], seed: u64) -> Result<Self> {
         let (tree, spec) = (setup.tree, setup.spec);
-        let (rows, paths) = (rows(tree, spec, gate, fit)?, paths(tree, gate));
-        let samples = fit.labels.len();
+        let (rows, paths) = (rows(tree, spec, gate, fit), paths(tree, gate));
+        let samples = fit.samples();
         let (stopped, kept): (Vec<usize>, Vec<usize>) = (0..samples).partition(|&sample| held[sample]);
         let of = |chosen: &[usize]| -> Vec<f32> {
             let picture = |prefix: usize, sample: usize| {

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use rows::{Chosen, GateInput, GateRows, Tokens, assign_cells, paths, predict, rows, standardised};
+pub use rows::{Chosen, GateInput, GateRows, assign_cells, paths, predict, rows, standardised};
 
 use crate::cancel::Cancel;
 use crate::recipe::Recipe;
@@ -107,7 +107,7 @@ fn train_each(
     predictors: impl Fn(Vec<learn::Lesson>, u64) -> Result<Vec<Gate>> + Sync,
 ) -> Result<Gates> {
     let learn = |fit: GateInput| -> Result<Vec<Gate>> {
-        let held = held_out(fit.labels.len(), setup.recipe.predictor.held_out, seed);
+        let held = held_out(fit.samples(), setup.recipe.predictor.held_out, seed);
         let of_gate = |gate: usize| seed.wrapping_mul(1000).wrapping_add(100 + gate as u64);
         let lessons: Vec<learn::Lesson> = gates
             .clone()
@@ -122,7 +122,7 @@ fn train_each(
     };
     let others: Vec<Vec<usize>> =
         folds.map_or_else(Vec::new, |folds| (0..folds.count()).map(|fold| folds.others(fold)).collect());
-    let without = others.par_iter().map(|others| learn(Chosen::of(fit, others, setup.spec).input()));
+    let without = others.par_iter().map(|others| learn(fit.choose(others).input()));
     let without = without.collect::<Result<Vec<_>>>()?;
     let gates = Gates { whole: learn(fit)?, without };
     calibrate(setup, gates, fit, cal_a, folds)
@@ -135,14 +135,13 @@ fn calibrate(setup: Setup, gates: Gates, fit: GateInput, cal_a: GateInput, folds
     if kind == CalibrationKind::None {
         return Ok(gates);
     }
-    let members: Vec<Chosen> = folds.map_or_else(Vec::new, |folds| {
-        (0..folds.count()).map(|fold| Chosen::of(fit, &folds.members(fold), setup.spec)).collect()
-    });
+    let members: Vec<Chosen> =
+        folds.map_or_else(Vec::new, |folds| (0..folds.count()).map(|fold| fit.choose(&folds.members(fold))).collect());
     let calibration = |at: usize| -> Result<Calibration> {
         let (mut probabilities, mut outcomes) = (Vec::new(), Vec::new());
-        pairs(setup, &gates.whole[at].predictor, cal_a, &mut probabilities, &mut outcomes)?;
+        pairs(setup, &gates.whole[at].predictor, cal_a, &mut probabilities, &mut outcomes);
         for (gates, members) in gates.without.iter().zip(&members) {
-            pairs(setup, &gates[at].predictor, members.input(), &mut probabilities, &mut outcomes)?;
+            pairs(setup, &gates[at].predictor, members.input(), &mut probabilities, &mut outcomes);
         }
         Ok(Calibration::fit(kind, &probabilities, &outcomes)?)
     };
@@ -163,9 +162,9 @@ fn pairs(
     input: GateInput,
     probabilities: &mut Vec<f32>,
     outcomes: &mut Vec<u8>,
-) -> Result<()> {
-    let (tree, index, samples) = (setup.tree, predictor.gate(), input.labels.len());
-    let rows = rows(tree, setup.spec, index, input)?;
+) {
+    let (tree, index, samples) = (setup.tree, predictor.gate(), input.samples());
+    let rows = rows(tree, setup.spec, index, input);
     let predictions = predict(tree, predictor, &rows, samples);
     for (row, (of_node, wrong)) in predictions.iter().zip(&rows.wrong).enumerate() {
         let places = predictor.paths().places(row).len();
@@ -176,5 +175,4 @@ fn pairs(
             }
         }
     }
-    Ok(())
 }

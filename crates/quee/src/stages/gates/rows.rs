@@ -1,15 +1,12 @@
 //! What gates see of the pictures of a split, and what trained gates say of it.
 
-use std::borrow::Cow;
-
-use anyhow::Result;
 use quee_heads::{FeatureSpec, GatePaths, GatePredictor};
-use quee_policy::tree::{PathTree, ROOT};
+use quee_policy::tree::PathTree;
 use rayon::prelude::*;
 
 use super::Gate;
-use crate::stages::answers::NodeAnswers;
-use crate::stages::tables::Table;
+use crate::stages::answers::rows_of;
+use crate::stages::said::TreeSaid;
 
 /// What a gate sees of the pictures of a split.
 pub struct GateRows {
@@ -21,100 +18,57 @@ pub struct GateRows {
     pub wrong: Vec<Vec<u8>>,
 }
 
-/// The split's answers and what gates need besides them.
+/// What is said of a split, or of some of its pictures.
 #[derive(Clone, Copy)]
 pub struct GateInput<'a> {
-    /// Answers at every node.
-    pub nodes: &'a [NodeAnswers],
-    /// What the probe behind the stem says.
-    pub stem: &'a NodeAnswers,
-    /// Class tokens at every node, the mean token at the root.
-    pub tokens: Tokens<'a>,
-    /// True classes.
+    /// What is said of all pictures of the split.
+    pub said: &'a TreeSaid,
+    /// Their true classes.
     pub labels: &'a [u16],
-}
-
-/// Tokens of the pictures of a split, or of some of them.
-#[derive(Clone, Copy)]
-pub struct Tokens<'a> {
-    /// By node `[picture][dim]`, at the root `[picture][root_dim]`.
-    pub table: &'a Table,
-    /// Numbers at the root, at most as many as elsewhere.
-    pub root_dim: usize,
-    /// Places of the pictures in it, where these are not all.
+    /// Places of the pictures that count, where these are not all.
     pub pictures: Option<&'a [usize]>,
 }
 
-impl Tokens<'_> {
-    /// Where in the table a picture is.
-    fn place(&self, picture: usize) -> usize {
-        self.pictures.map_or(picture, |pictures| pictures[picture])
+impl<'a> GateInput<'a> {
+    /// Number of pictures that count.
+    pub fn samples(&self) -> usize {
+        self.pictures.map_or(self.labels.len(), <[usize]>::len)
+    }
+
+    /// Of the pictures that count, those at places `chosen`.
+    pub fn choose(self, chosen: &[usize]) -> Chosen<'a> {
+        let place = |&at: &usize| self.pictures.map_or(at, |pictures| pictures[at]);
+        Chosen { whole: self, pictures: chosen.iter().map(place).collect() }
     }
 }
 
 /// Some pictures of a split.
 pub struct Chosen<'a> {
-    nodes: Vec<NodeAnswers>,
-    stem: NodeAnswers,
-    tokens: &'a Table,
-    root_dim: usize,
+    whole: GateInput<'a>,
     pictures: Vec<usize>,
-    labels: Vec<u16>,
 }
 
-impl<'a> Chosen<'a> {
-    /// The pictures `chosen`.
-    pub fn of(whole: GateInput<'a>, chosen: &[usize], spec: &FeatureSpec) -> Self {
-        Self {
-            nodes: whole.nodes.iter().map(|node| node.of(chosen, spec.classes)).collect(),
-            stem: whole.stem.of(chosen, spec.classes),
-            tokens: whole.tokens.table,
-            root_dim: whole.tokens.root_dim,
-            pictures: chosen.iter().map(|&picture| whole.tokens.place(picture)).collect(),
-            labels: chosen.iter().map(|&picture| whole.labels[picture]).collect(),
-        }
-    }
-
+impl Chosen<'_> {
     /// What gates see of them.
     pub fn input(&self) -> GateInput<'_> {
-        let tokens = Tokens { table: self.tokens, root_dim: self.root_dim, pictures: Some(&self.pictures) };
-        GateInput { nodes: &self.nodes, stem: &self.stem, tokens, labels: &self.labels }
+        GateInput { pictures: Some(&self.pictures), ..self.whole }
     }
 }
 
-/// Features and outcomes at gate `gate` (0 to segments − 1). Tokens are read where a projection looks at them.
-///
-/// # Errors
-/// When the file of the tokens cannot be read.
-pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> Result<GateRows> {
-    let samples = input.labels.len();
-    let mut features = Vec::new();
-    for node in tree.level(gate) {
-        let so_far = tree.widths_of(node);
-        let parent = tree.node(node).parent.filter(|&parent| parent != ROOT);
-        let at = |node: usize, sample: usize| {
-            let said = if node == ROOT { input.stem } else { &input.nodes[node] };
-            &said.probabilities[sample * spec.classes..(sample + 1) * spec.classes]
-        };
-        let tokens = match spec.projection {
-            0 => Cow::default(),
-            _ => input.tokens.table.list(node)?,
-        };
-        // What is missing at the root is 0: to a projection, that is nothing.
-        let dim = if node == ROOT { input.tokens.root_dim } else { spec.token_dim };
-        let mut token = vec![0.0; if spec.projection == 0 { 0 } else { spec.token_dim }];
-        for sample in 0..samples {
-            if spec.projection > 0 {
-                token[..dim].copy_from_slice(&tokens[input.tokens.place(sample) * dim..][..dim]);
-            }
-            spec.write(gate, at(node, sample), parent.map(|p| at(p, sample)), &so_far, &token, &mut features);
-        }
-    }
+/// Features and outcomes at gate `gate` (0 to segments − 1).
+pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> GateRows {
+    let GateInput { said, labels, pictures } = input;
+    let dim = spec.dim(gate);
+    let features = tree.level(gate).flat_map(|node| rows_of(&said.gate_features[node], dim, pictures)).collect();
+    let labels = rows_of(labels, 1, pictures);
     let outcomes = |node: usize| {
-        let answers = tree.continuations(node).iter().map(|way| &input.nodes[way.end].answers);
-        answers.flat_map(|answers| answers.iter().zip(input.labels).map(|(a, label)| u8::from(a != label))).collect()
+        let answers = tree.continuations(node).iter().map(|way| rows_of(&said.answers[way.end], 1, pictures));
+        let wrong = |answers: Vec<u16>| -> Vec<u8> {
+            answers.iter().zip(&labels).map(|(answer, label)| u8::from(answer != label)).collect()
+        };
+        answers.flat_map(wrong).collect()
     };
-    Ok(GateRows { features, dim: spec.dim(gate), wrong: tree.level(gate).map(outcomes).collect() })
+    GateRows { features, dim, wrong: tree.level(gate).map(outcomes).collect() }
 }
 
 /// Predicted probabilities of error at one gate: per node of its level `[picture][place]`.

@@ -1,0 +1,213 @@
+//! What the exits of a seed say along all paths, as far as anything later reads it.
+//!
+//! The tree is walked depth first. Class probabilities of an exit live while what is behind it is walked, since the next exits and gates look
+//! back at them; what stays is an answer, its probability and what the gate there sees, so that memory does not grow with the number of classes.
+
+use anyhow::Result;
+use quee_heads::{ExitHead, FeatureSpec};
+use quee_policy::table::Outcomes;
+use quee_policy::tree::{NodeId, PathTree, ROOT};
+use rayon::prelude::*;
+
+use super::answers::{ExitHeads, NodeAnswers, rows_of};
+use super::tables::Table;
+
+/// What is said of the pictures of a split at every node of the tree.
+pub struct TreeSaid {
+    /// Class with the largest probability, by node `[picture]`; the root's is empty.
+    pub answers: Vec<Vec<u16>>,
+    /// That probability, likewise.
+    pub confidence: Vec<Vec<f32>>,
+    /// What gates see, by node `[picture][feature]`: at the root of the probe behind the stem, at the last exits nothing.
+    pub gate_features: Vec<Vec<f32>>,
+    /// Class probabilities, by node `[picture][class]`, the root's empty; nothing where they are not to be kept.
+    pub probabilities: Vec<Vec<f32>>,
+}
+
+/// What speaks, and what is kept of it. `H` and `P` name exits and probe for a picture.
+pub struct Speakers<'a, H, P> {
+    /// Paths.
+    pub tree: &'a PathTree,
+    /// What gates see.
+    pub spec: &'a FeatureSpec,
+    /// Exits of a picture.
+    pub heads: H,
+    /// Probe behind the stem, of a picture.
+    pub probe: P,
+    /// Whether class probabilities are kept.
+    pub keep: bool,
+}
+
+/// What is said at one node.
+#[derive(Default)]
+struct Said {
+    answers: Vec<u16>,
+    confidence: Vec<f32>,
+    gate_features: Vec<f32>,
+    probabilities: Vec<f32>,
+}
+
+impl<'a, H, P> Speakers<'a, H, P>
+where
+    H: Fn(usize) -> &'a ExitHeads + Sync,
+    P: Fn(usize) -> &'a ExitHead + Sync,
+{
+    /// What they say of features by node `[picture][dim]`, those behind the stem at the root.
+    ///
+    /// # Errors
+    /// When the file of the features cannot be read.
+    pub fn listen(&self, features: &Table) -> Result<TreeSaid> {
+        let nodes = self.tree.nodes().len();
+        let mut all: Vec<Said> = std::iter::repeat_with(Said::default).take(nodes).collect();
+        all[ROOT].gate_features = self.at_root(&features.list(ROOT)?);
+        for (node, said) in self.below(ROOT, None, features)? {
+            all[node] = said;
+        }
+        let mut tree = TreeSaid { answers: vec![], confidence: vec![], gate_features: vec![], probabilities: vec![] };
+        for said in all {
+            tree.answers.push(said.answers);
+            tree.confidence.push(said.confidence);
+            tree.gate_features.push(said.gate_features);
+            tree.probabilities.push(said.probabilities);
+        }
+        Ok(tree)
+    }
+
+    /// What gate 0 sees.
+    fn at_root(&self, tokens: &[f32]) -> Vec<f32> {
+        let dim = (self.probe)(0).dim;
+        let said = NodeAnswers::compute_each(&self.probe, tokens, dim, None);
+        self.seen(ROOT, &said, None, tokens, dim)
+    }
+
+    /// What is said behind `parent`; `before` is what is said there, if anything.
+    fn below(&self, parent: NodeId, before: Option<&NodeAnswers>, features: &Table) -> Result<Vec<(NodeId, Said)>> {
+        let visit = |node: NodeId| -> Result<Vec<(NodeId, Said)>> {
+            let (said, gate_features) = self.at(node, before, &features.list(node)?);
+            let mut all = self.below(node, Some(&said), features)?;
+            let NodeAnswers { probabilities, answers, confidence } = said;
+            let probabilities = if self.keep { probabilities } else { Vec::new() };
+            all.push((node, Said { answers, confidence, gate_features, probabilities }));
+            Ok(all)
+        };
+        let children = self.tree.node(parent).children.clone();
+        let each: Vec<Vec<(NodeId, Said)>> = children.into_par_iter().map(visit).collect::<Result<_>>()?;
+        Ok(each.into_iter().flatten().collect())
+    }
+
+    /// What the exit at `node` says, and what the gate there sees, if there is one.
+    fn at(&self, node: NodeId, before: Option<&NodeAnswers>, tokens: &[f32]) -> (NodeAnswers, Vec<f32>) {
+        let depth = self.tree.node(node).depth;
+        let dim = (self.heads)(0).0[depth - 1].dim;
+        let said = NodeAnswers::compute_each(|picture| &(self.heads)(picture).0[depth - 1], tokens, dim, before);
+        let gate_features = match depth < self.tree.segments() {
+            true => self.seen(node, &said, before, tokens, dim),
+            false => Vec::new(),
+        };
+        (said, gate_features)
+    }
+
+    /// What the gate at `node` sees; `tokens` `[picture][dim]` are for a projection.
+    fn seen(
+        &self,
+        node: NodeId,
+        said: &NodeAnswers,
+        before: Option<&NodeAnswers>,
+        tokens: &[f32],
+        dim: usize,
+    ) -> Vec<f32> {
+        let (spec, gate) = (self.spec, self.tree.node(node).depth);
+        let so_far = self.tree.widths_of(node);
+        // What is missing at the root is 0: to a projection, that is nothing.
+        let mut token = vec![0.0; if spec.projection == 0 { 0 } else { spec.token_dim }];
+        let mut seen = Vec::with_capacity(said.answers.len() * spec.dim(gate));
+        let mut previous = before.map(|before| before.probabilities.chunks_exact(spec.classes));
+        for (picture, own) in said.probabilities.chunks_exact(spec.classes).enumerate() {
+            if spec.projection > 0 {
+                token[..dim].copy_from_slice(&tokens[picture * dim..(picture + 1) * dim]);
+            }
+            let previous = previous.as_mut().and_then(Iterator::next);
+            spec.write(gate, own, previous, &so_far, &token, &mut seen);
+        }
+        seen
+    }
+}
+
+impl TreeSaid {
+    /// The answers as policies read them, of the pictures `chosen`, where these are not all; `labels` are those of the split.
+    ///
+    /// # Errors
+    /// When there are no pictures or a probability is not finite.
+    pub fn outcomes(&self, tree: &PathTree, chosen: Option<&[usize]>, labels: &[u16]) -> Result<Outcomes> {
+        let answers = self.answers.iter().flat_map(|of_node| rows_of(of_node, 1, chosen)).collect();
+        let confidence = self.confidence.iter().flat_map(|of_node| rows_of(of_node, 1, chosen)).collect();
+        Ok(Outcomes::new(tree, answers, confidence, rows_of(labels, 1, chosen))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quee_policy::tree::Monotone;
+    use quee_quant::Width;
+
+    use super::*;
+    use crate::stages::tables::Scratch;
+
+    const PICTURES: usize = 3;
+    const CLASSES: usize = 4;
+    const DIM: usize = 5;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i + 17 * seed) as f32 * 0.7).sin()).collect()
+    }
+
+    #[test]
+    fn every_node_hears_what_its_exit_says_and_its_gate_looks_back() {
+        let tree = PathTree::new(3, 2, Monotone::Free, 100).unwrap();
+        let widths = vec![Width::new(4, 4).unwrap(), Width::new(8, 8).unwrap()];
+        let spec =
+            FeatureSpec { classes: CLASSES, widths, segments: 3, projection: 2, token_dim: DIM, projection_seed: 1 };
+        let head = |seed| ExitHead::linear(DIM, numbers(CLASSES * DIM, seed), numbers(CLASSES, seed + 1));
+        // Exits of two folds: the second picture has its own.
+        let exits = [ExitHeads(vec![head(1), head(2), head(3)]), ExitHeads(vec![head(4), head(5), head(6)])];
+        let probe = ExitHead::linear(2, numbers(CLASSES * 2, 7), numbers(CLASSES, 8));
+        let dims: Vec<usize> = tree.nodes().map(|node| if node == ROOT { 2 } else { DIM }).collect();
+        let lists: Vec<Vec<f32>> = dims.iter().enumerate().map(|(i, dim)| numbers(PICTURES * dim, 20 + i)).collect();
+        let writer = Scratch::default().table(&dims, PICTURES);
+        writer.put(0, PICTURES, &lists).unwrap();
+        let table = writer.finish().unwrap();
+
+        let heads = |picture: usize| &exits[usize::from(picture == 1)];
+        let speakers = Speakers { tree: &tree, spec: &spec, heads, probe: |_| &probe, keep: true };
+        let said = speakers.listen(&table).unwrap();
+        let probabilities = |node: usize, picture: usize| {
+            let (depth, token) = (tree.node(node).depth, &lists[node][picture * DIM..(picture + 1) * DIM]);
+            NodeAnswers::compute(&heads(picture).0[depth - 1], token).probabilities
+        };
+        for node in tree.paths() {
+            let depth = tree.node(node).depth;
+            let before = tree.node(node).parent.filter(|&parent| parent != ROOT);
+            for picture in 0..PICTURES {
+                let own = probabilities(node, picture);
+                assert_eq!(said.probabilities[node][picture * CLASSES..(picture + 1) * CLASSES], own);
+                assert_eq!(said.confidence[node][picture], own[usize::from(said.answers[node][picture])]);
+                let mut row = Vec::new();
+                if depth < 3 {
+                    let previous = before.map(|parent| probabilities(parent, picture));
+                    let token = &lists[node][picture * DIM..(picture + 1) * DIM];
+                    spec.write(depth, &own, previous.as_deref(), &tree.widths_of(node), token, &mut row);
+                }
+                let seen = &said.gate_features[node][picture * row.len()..];
+                assert_eq!(seen[..row.len()], row, "node {node}, picture {picture}");
+            }
+            assert_eq!(said.gate_features[node].is_empty(), depth == 3);
+        }
+        assert_eq!(said.gate_features[ROOT].len(), PICTURES * spec.dim(0));
+
+        let forgetful = Speakers { keep: false, ..speakers }.listen(&table).unwrap();
+        assert!(forgetful.probabilities.iter().all(Vec::is_empty));
+        assert_eq!((forgetful.answers, forgetful.gate_features), (said.answers.clone(), said.gate_features.clone()));
+        let some = said.outcomes(&tree, Some(&[2, 0]), &[0, 1, 2]).unwrap();
+        assert_eq!((some.samples(), some.labels()), (2, &[2, 0][..]));
+    }
+}
