@@ -229,13 +229,15 @@ fn argmax(values: &[f32]) -> usize {
 fn push_largest(values: &[f32], k: usize, out: &mut Vec<f32>) {
     let start = out.len();
     for &value in values {
-        let rank = start + out[start..].partition_point(|&kept| kept >= value);
-        if rank < start + k {
-            if out.len() == start + k {
-                out.pop();
-            }
-            out.insert(rank, value);
+        // Most values of many are smaller than the k largest so far.
+        if out.len() == start + k && out[start + k - 1] >= value {
+            continue;
         }
+        let rank = start + out[start..].partition_point(|&kept| kept >= value);
+        if out.len() == start + k {
+            out.pop();
+        }
+        out.insert(rank, value);
     }
 }
 

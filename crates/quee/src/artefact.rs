@@ -187,8 +187,20 @@ pub fn read(folder: &Path) -> Result<StoredPolicy> {
     );
     let notes = checkpoint.metadata().get("policy").with_context(damaged)?;
     let notes: Notes = serde_json::from_str(notes).with_context(damaged)?;
-    let Notes { recipe, plan, gates, root_rates, settings, cost, bits, candidates, pooling, .. } = notes;
-    let Notes { class_names, seed, weights_origin, .. } = notes;
+    let Notes {
+        recipe,
+        plan,
+        gates,
+        root_rates,
+        settings,
+        cost,
+        bits,
+        candidates,
+        pooling,
+        class_names,
+        seed,
+        weights_origin,
+    } = notes;
 
     let preset = presets::find(&recipe.backbone.preset)?;
     let weights = checkpoint.split_prefix("backbone.", &weights_origin);

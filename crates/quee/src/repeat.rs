@@ -33,7 +33,7 @@ pub fn recipe_of(folder: &Path) -> Result<Recipe> {
             file.display()
         );
     }
-    Ok(recipe::load(&file, None, &[])?)
+    Ok(recipe::load_whole(&file)?)
 }
 
 /// What a comparison finds.

@@ -88,6 +88,21 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
     Ok(recipe)
 }
 
+/// Reads the recipe that a run has left in its results. It says everything, so nothing is added to it but what its program did not know yet: such a
+/// setting takes the value that stands for how that program worked, whatever the base recipe says today.
+///
+/// # Errors
+/// When the file cannot be read, is not whole, or holds unknown keys or impossible values.
+pub fn load_whole(path: &Path) -> Result<Recipe, RecipeError> {
+    let file = path.display().to_string();
+    let table = parse(&file, &read_text(path)?)?;
+    let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    check_keys(&file, &table, &base, "", &base)?;
+    let recipe: Recipe = typed(&file, table)?;
+    recipe.check().map_err(|reason| RecipeError::Value { file, reason })?;
+    Ok(recipe)
+}
+
 /// `base` with what the file in `path` and those it extends, its variant `profile` and the changes `sets` say. Keys must
 /// exist in `base`; a table that is empty there may hold any.
 ///
@@ -199,15 +214,13 @@ fn layers(path: &Path) -> Result<Vec<(String, Table)>, RecipeError> {
     let mut next = Some(path.to_path_buf());
     while let Some(path) = next {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(&path).map_err(|source| RecipeError::Io { file: file.clone(), source })?;
+        let text = read_text(&path)?;
         let place = path.canonicalize().unwrap_or_else(|_| path.clone());
         if seen.contains(&place) {
             return Err(RecipeError::Circle { file });
         }
         seen.push(place);
-        let table: Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| RecipeError::Syntax { file: file.clone(), reason: e.to_string() })?;
+        let table = parse(&file, &text)?;
         next = match table.get("extends") {
             None => None,
             Some(Value::String(other)) => Some(path.parent().unwrap_or(Path::new("")).join(other)),
@@ -219,6 +232,14 @@ fn layers(path: &Path) -> Result<Vec<(String, Table)>, RecipeError> {
     }
     chain.reverse();
     Ok(chain)
+}
+
+fn read_text(path: &Path) -> Result<String, RecipeError> {
+    std::fs::read_to_string(path).map_err(|source| RecipeError::Io { file: path.display().to_string(), source })
+}
+
+fn parse(file: &str, text: &str) -> Result<Table, RecipeError> {
+    text.parse().map_err(|e: toml::de::Error| RecipeError::Syntax { file: file.to_owned(), reason: e.to_string() })
 }
 
 /// `a.b=value` as a table. The value is TOML; what is no TOML is taken as text.
@@ -404,6 +425,27 @@ mod tests {
     fn the_base_recipe_is_complete_and_valid() {
         let recipe = recipe("name = \"x\"", None, &[]).unwrap();
         assert_eq!(recipe.paths.segments, [2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_whole_recipe_is_read_as_it_was_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        let run = recipe("name = \"x\"", None, &["policy.half_trust=500"]).unwrap();
+        let mut table = Table::try_from(&run).unwrap();
+        let whole = |table: &Table| {
+            std::fs::write(&path, table.to_string()).unwrap();
+            load_whole(&path)
+        };
+        assert_eq!(whole(&table).unwrap(), run);
+        // A program that did not know pooled predictions.
+        let Value::Table(policy) = &mut table["policy"] else { panic!("a table") };
+        policy.remove("continuations");
+        policy.remove("half_trust");
+        let older = whole(&table).unwrap();
+        assert_eq!((older.policy.continuations, older.policy.half_trust), (Continuations::Each, 0.0));
+        table.remove("seeds");
+        assert!(whole(&table).unwrap_err().to_string().contains("seeds"));
     }
 
     #[test]

@@ -7,6 +7,6 @@ mod load;
 mod settings;
 mod shard;
 
-pub use load::{BASE, RecipeError, changed, load, merge, resolve, sweep_table, typed};
+pub use load::{BASE, RecipeError, changed, load, load_whole, merge, resolve, sweep_table, typed};
 pub use settings::*;
 pub use shard::{Part, Shard};
