@@ -82,6 +82,39 @@ mod peak {
         }
         black_box(sums);
     }
+
+    /// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Tiles {
+        palette: [u8; 16],
+        bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    /// Four tiles of sums, as many as the kernel has. They multiply zeros, which take as long as other numbers.
+    ///
+    /// # Safety
+    /// The machine has AMX, and this process may use it.
+    pub unsafe fn amx() {
+        let mut tiles = Tiles { palette: [0; 16], bytes: [0; 16], rows: [0; 16] };
+        tiles.palette[0] = 1;
+        tiles.bytes[..8].fill(64);
+        tiles.rows[..8].fill(16);
+        // SAFETY: the shapes are of palette 1; nothing but registers is written.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const tiles, options(nostack, readonly));
+            for _ in 0..PEAK_ROUNDS {
+                asm!(
+                    "tdpbusd tmm0, tmm4, tmm5",
+                    "tdpbusd tmm1, tmm4, tmm5",
+                    "tdpbusd tmm2, tmm4, tmm5",
+                    "tdpbusd tmm3, tmm4, tmm5",
+                    options(nostack, nomem),
+                );
+            }
+            asm!("tilerelease", options(nostack, nomem));
+        }
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -141,6 +174,12 @@ fn peak(isa: Isa) -> f64 {
             unsafe { peak::vnni() };
             2 * 64 * 24 * PEAK_ROUNDS
         }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => {
+            // SAFETY: the machine has AMX, and the process has been allowed to use it when it was asked whether it is available.
+            unsafe { peak::amx() };
+            2 * 16 * 64 * 16 * 4 * PEAK_ROUNDS
+        }
         _ => 0,
     };
     operations as f64 / start.elapsed().as_secs_f64()
@@ -196,14 +235,18 @@ fn measure(isa: Isa, [m, n, k]: [usize; 3]) -> [(f64, f64); 4] {
 }
 
 fn main() {
-    // `-- best` leaves the slower instruction sets out.
-    let slower = usize::from(std::env::args().any(|arg| arg == "best")) * (Isa::available().len() - 1);
+    // `-- best` leaves the slower instruction sets out, `-- NAME` all but one.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_asked = |isa: &Isa| {
+        let is = |asked: &String| *asked == isa.to_string() || asked == "best" && *isa == Isa::best();
+        asked.is_empty() || asked.iter().any(is)
+    };
     println!("Gop/s, share of the peak");
     println!(
         "{:<12} {:>16} {:>8} {:>16} {:>16} {:>16}",
         "", "M x N x K", "peak", "sums in blocks", "all sums", "codes in blocks"
     );
-    for isa in Isa::available().into_iter().skip(slower) {
+    for isa in Isa::available().into_iter().filter(is_asked) {
         for shape in SHAPES {
             let [peak, results @ ..] = measure(isa, shape);
             let names = ["sums in blocks", "all sums", "codes in blocks"];

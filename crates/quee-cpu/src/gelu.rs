@@ -9,7 +9,7 @@ use crate::math::erf;
 /// `x ← x · (1 + erf(x / √2)) / 2`, elementwise; absolute error below 2e-7 · |x| + 1e-7 against double precision.
 pub(crate) fn gelu(cpu: Cpu, values: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if cpu.isa() == crate::isa::Isa::Avx512Vnni {
+    if cpu.isa().has_avx512() {
         return crate::avx512::gelu::gelu_slice(cpu, values);
     }
     compiled(cpu, values);

@@ -18,20 +18,48 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// The same with AMX for bytes: products of many rows in tiles of 16 by 64 codes. Server processors since 2023; Linux only.
+    Amx,
 }
 
 impl Isa {
     /// The instruction sets that this machine has, slowest first; never empty.
     pub fn available() -> Vec<Self> {
-        [Self::Portable, Self::NeonDot, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni]
+        [Self::Portable, Self::NeonDot, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Amx]
             .into_iter()
             .filter(|isa| isa.is_available())
             .collect()
     }
 
-    /// The fastest instruction set that this machine has.
+    /// The fastest instruction set that this machine has, or the one that the environment asks for, see [`asked_for`](Self::asked_for).
     pub fn best() -> Self {
-        Self::available().pop().unwrap_or(Self::Portable)
+        let fastest = || Self::available().pop().unwrap_or(Self::Portable);
+        Self::asked_for().ok().flatten().unwrap_or_else(fastest)
+    }
+
+    /// The instruction set that the environment variable `QUEE_ISA` names, for comparisons.
+    ///
+    /// # Errors
+    /// When this machine has none of that name.
+    pub fn asked_for() -> Result<Option<Self>, String> {
+        let Some(name) = std::env::var_os("QUEE_ISA") else { return Ok(None) };
+        let available = Self::available();
+        match available.iter().find(|isa| name == *isa.to_string()) {
+            Some(isa) => Ok(Some(*isa)),
+            None => {
+                let names: Vec<String> = available.iter().map(ToString::to_string).collect();
+                let name = name.display();
+                Err(format!(
+                    "QUEE_ISA={name}: this processor has no such instruction set; hint: it has {}",
+                    names.join(", ")
+                ))
+            }
+        }
+    }
+
+    /// Whether kernels for AVX-512 run on it.
+    pub fn has_avx512(self) -> bool {
+        matches!(self, Self::Avx512Vnni | Self::Amx)
     }
 
     /// Whether this machine can run it.
@@ -57,8 +85,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Vnni.is_available() && crate::avx512::amx::is_ready(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx => false,
         }
     }
 }
@@ -71,6 +101,7 @@ impl fmt::Display for Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Amx => "amx",
         })
     }
 }
@@ -127,9 +158,9 @@ macro_rules! per_isa {
                 $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
+                $crate::isa::Isa::Avx512Vnni | $crate::isa::Isa::Amx => unsafe { avx512($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni | $crate::isa::Isa::Avx512Vnni => body($($arg),*),
+                _ => body($($arg),*),
             }
         }
     };
@@ -149,6 +180,6 @@ mod tests {
     fn portable_is_always_there_and_best_is_available() {
         assert_eq!(Isa::available()[0], Isa::Portable);
         assert!(Isa::best().is_available());
-        assert_eq!(Isa::available().last(), Some(&Isa::best()));
+        assert_eq!(Isa::available().last(), Some(&Isa::best()), "without QUEE_ISA");
     }
 }

@@ -95,7 +95,7 @@ pub fn run(json: bool) -> Result<String> {
 
 fn text(backends: &Backends, no_adapter: Option<&str>) -> String {
     let cpu = &backends.cpu;
-    let used = cpu.instruction_sets.last().map_or("", String::as_str);
+    let used = Isa::best();
     let mut out = format!("cpu  {}\n", cpu.name);
     out += &line("instruction sets", &format!("{} (used: {used})", cpu.instruction_sets.join(", ")));
     if !cpu.features.is_empty() {

@@ -299,6 +299,7 @@ pub fn main() -> ExitCode {
 }
 
 fn carry_out(command: Command) -> Result<()> {
+    quee_cpu::Isa::asked_for().map_err(anyhow::Error::msg)?;
     match command {
         Command::Run(args) => {
             let recipe = args.recipe.load()?;

@@ -14,7 +14,7 @@ use super::rows::RowBlock;
 use super::run::{BlockScratch, Refused, Samples, deal};
 use super::timer::Timer;
 use crate::engine::CpuEngine;
-use crate::isa::{Cpu, Isa};
+use crate::isa::Cpu;
 
 /// An encoder block at one width.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl BlockPlan {
     /// The block at `width`; `None` where something about it is not what this module is written for. What is wrong with it is then
     /// found by the operations one by one.
     pub fn new(engine: &CpuEngine, block: &EncoderBlock, width: Width) -> Option<Self> {
-        if engine.isa() != Isa::Avx512Vnni || width.is_float() {
+        if !engine.isa().has_avx512() || width.is_float() {
             return None;
         }
         let dims = dims(block)?;
@@ -87,7 +87,7 @@ impl BlockPlan {
 
     /// Runs the block on `samples`, on as many threads as there are scratches. Results do not depend on how many.
     pub fn run(&self, samples: Samples, scratch: &mut [BlockScratch], timer: &mut Timer) -> Result<(), Refused> {
-        assert!(self.cpu.isa() == Isa::Avx512Vnni && samples.dim == self.dim);
+        assert!(self.cpu.isa().has_avx512() && samples.dim == self.dim);
         match &self.quantizers {
             Quantizers::Fixed(block) => deal(&**block, samples, scratch, timer),
             Quantizers::Rows(block) => deal(&**block, samples, scratch, timer),
@@ -113,7 +113,7 @@ impl Source<'_> {
     pub fn linear(&self, linear: &Linear, quant: &ActQuant) -> Option<LinearPlan> {
         let layer = self.layer(linear)?;
         let bias = layer.bias.as_deref();
-        Some(LinearPlan::new(linear.inputs, &layer.weight.codes, &layer.weight.scales, bias, quant))
+        Some(LinearPlan::new(self.engine.isa(), linear.inputs, &layer.weight.codes, &layer.weight.scales, bias, quant))
     }
 
     /// The layers of queries, keys and values behind codes of `quant`.
@@ -124,7 +124,7 @@ impl Source<'_> {
             let rows = i * d..(i + 1) * d;
             let codes = &layer.weight.codes[i * d * d..(i + 1) * d * d];
             let bias = layer.bias.as_deref().map(|bias| &bias[rows.clone()]);
-            LinearPlan::new(d, codes, &layer.weight.scales[rows], bias, quant)
+            LinearPlan::new(self.engine.isa(), d, codes, &layer.weight.scales[rows], bias, quant)
         }))
     }
 }

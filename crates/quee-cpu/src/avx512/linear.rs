@@ -22,9 +22,9 @@ pub(crate) struct LinearPlan {
 
 impl LinearPlan {
     /// Of weights `[n, k]` at integer width, for inputs quantized by `quant`.
-    pub fn new(k: usize, codes: &[i8], scales: &[f32], bias: Option<&[f32]>, quant: &ActQuant) -> Self {
+    pub fn new(isa: Isa, k: usize, codes: &[i8], scales: &[f32], bias: Option<&[f32]>, quant: &ActQuant) -> Self {
         let n = scales.len();
-        let (mut packed, mut start) = (Matrix::default(), Vec::new());
+        let (mut packed, mut start) = (Matrix::on(isa), Vec::new());
         packed.pack(n, k, codes);
         packed.sums(&mut start);
         start.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(-(128 + quant.zero)));
@@ -44,7 +44,7 @@ impl LinearPlan {
 
     /// Runs the layer on `m` rows, GELU behind it or not.
     pub fn run_to_codes(&self, cpu: Cpu, m: usize, codes: &[u8], gelu: bool, encoder: Encoder, out: &mut [u8]) {
-        assert!(cpu.isa() == Isa::Avx512Vnni && out.len() == m * self.scales.len());
+        assert!(cpu.isa().has_avx512() && out.len() == m * self.scales.len());
         let rows = Rows::new(codes, self.codes.k(), m, self.codes.k());
         // SAFETY: the `Cpu` proves the features.
         unsafe {

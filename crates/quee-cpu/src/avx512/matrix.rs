@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::LANES;
+use super::amx::{self, Tiles};
+use crate::isa::Isa;
 
 /// Rows of a full tile.
 pub(crate) const ROWS: usize = 6;
@@ -26,6 +28,8 @@ pub(crate) struct Line(pub [i8; 64]);
 pub(crate) struct Matrix {
     n: usize,
     k: usize,
+    /// Whether products are on AMX where they are large enough.
+    tiles: bool,
     lines: Vec<Line>,
 }
 
@@ -37,6 +41,8 @@ pub(crate) struct Panel<'a> {
     /// Vectors.
     pub vectors: usize,
     pub lines: &'a [Line],
+    /// As in [`Matrix`].
+    pub tiles: bool,
 }
 
 /// Vectors of the panels of `n` columns: four each, but five in the last where one would be left alone.
@@ -50,6 +56,11 @@ pub(crate) fn widths(n: usize) -> impl Iterator<Item = usize> {
 }
 
 impl Matrix {
+    /// An empty matrix for products on `isa`. The default one is for products without AMX.
+    pub fn on(isa: Isa) -> Self {
+        Self { tiles: isa == Isa::Amx, ..Self::default() }
+    }
+
     pub fn n(&self) -> usize {
         self.n
     }
@@ -140,7 +151,7 @@ impl Matrix {
         let (mut column, mut line) = (0, 0);
         widths(self.n).map(move |vectors| {
             let lines = &self.lines[line..line + vectors * self.groups()];
-            let panel = Panel { column, vectors, lines };
+            let panel = Panel { column, vectors, lines, tiles: self.tiles };
             column += vectors * LANES;
             line += lines.len();
             panel
@@ -189,6 +200,29 @@ impl<'a> Rows<'a> {
         assert!(rows == 0 || bytes.len() >= (rows - 1) * stride + needed, "{rows} rows of {k} codes");
         Self { bytes, stride, rows, first: 0 }
     }
+
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    pub fn stride(self) -> usize {
+        self.stride
+    }
+
+    /// The number that an epilogue knows row `row` by.
+    pub fn number(self, row: usize) -> usize {
+        self.first + row
+    }
+
+    /// The bytes from row `row` on.
+    pub fn row(self, row: usize) -> *const u8 {
+        self.bytes[row * self.stride..].as_ptr()
+    }
+
+    /// Asks for the first `len` bytes of rows that are read soon.
+    pub fn fetch(self, rows: std::ops::Range<usize>, len: usize) {
+        fetch(self.bytes, self.stride, rows, len);
+    }
 }
 
 /// What happens to the sums of a row of a tile.
@@ -210,8 +244,9 @@ pub(crate) trait Epilogue {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(crate) fn multiply<E: Epilogue>(a: Rows, b: &Matrix, start: &[i32], epilogue: &mut E) {
     assert!(start.len() >= b.padded());
+    let tiles = if b.tiles { Tiles::where_faster(a.rows, b.groups()) } else { None };
     for panel in b.panels() {
-        multiply_panel(a, b.groups(), &panel, start, epilogue);
+        panel_by(tiles.as_ref(), a, b.groups(), &panel, start, epilogue);
     }
 }
 
@@ -232,12 +267,30 @@ pub(crate) fn fetch<T>(memory: &[T], stride: usize, rows: std::ops::Range<usize>
 /// [`multiply`] with the columns of one panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(crate) fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
-    match panel.vectors {
-        1 => panel_tiles::<1, E>(a, groups, panel, start, epilogue),
-        2 => panel_tiles::<2, E>(a, groups, panel, start, epilogue),
-        3 => panel_tiles::<3, E>(a, groups, panel, start, epilogue),
-        4 => panel_tiles::<4, E>(a, groups, panel, start, epilogue),
-        _ => panel_tiles::<5, E>(a, groups, panel, start, epilogue),
+    let tiles = if panel.tiles { Tiles::where_faster(a.rows, groups) } else { None };
+    panel_by(tiles.as_ref(), a, groups, panel, start, epilogue);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn panel_by<E: Epilogue>(
+    tiles: Option<&Tiles>,
+    a: Rows,
+    groups: usize,
+    panel: &Panel,
+    start: &[i32],
+    epilogue: &mut E,
+) {
+    match (panel.vectors, tiles) {
+        (1, None) => panel_tiles::<1, E>(a, groups, panel, start, epilogue),
+        (2, None) => panel_tiles::<2, E>(a, groups, panel, start, epilogue),
+        (3, None) => panel_tiles::<3, E>(a, groups, panel, start, epilogue),
+        (4, None) => panel_tiles::<4, E>(a, groups, panel, start, epilogue),
+        (_, None) => panel_tiles::<5, E>(a, groups, panel, start, epilogue),
+        (1, Some(tiles)) => amx::panel_tiles::<1, E>(tiles, a, groups, panel, start, epilogue),
+        (2, Some(tiles)) => amx::panel_tiles::<2, E>(tiles, a, groups, panel, start, epilogue),
+        (3, Some(tiles)) => amx::panel_tiles::<3, E>(tiles, a, groups, panel, start, epilogue),
+        (4, Some(tiles)) => amx::panel_tiles::<4, E>(tiles, a, groups, panel, start, epilogue),
+        (_, Some(tiles)) => amx::panel_tiles::<5, E>(tiles, a, groups, panel, start, epilogue),
     }
 }
 

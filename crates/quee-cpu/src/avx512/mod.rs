@@ -8,6 +8,7 @@
 //! every value (finiteness, range) is here either proven once from the weights, or checked where the proof does not reach; what fails the check is left to the twin.
 //!
 //! - [`matrix`]: packed right operand, register tiles; [`signed`]: signed left operands; [`linear`]: weights behind codes
+//! - [`amx`]: the same tiles where AMX multiplies
 //! - [`codes`]: floats to codes, four vectors at a time
 //! - [`norm`], [`gelu`], [`softmax`]: elementwise parts
 //! - [`epilogue`]: what happens to the sums of a tile
@@ -15,6 +16,7 @@
 //! - [`block`]: weights and quantizers of a block, [`fixed`] for all samples or of [`rows`]; [`run`]: samples on one thread or several;
 //!   [`timer`]: what a block's parts take
 
+pub(crate) mod amx;
 pub(crate) mod attention;
 pub(crate) mod block;
 pub(crate) mod codes;

@@ -6,7 +6,7 @@ use super::epilogue::Sums;
 use super::matrix::{GROUP, Matrix, Panel, ROWS, Rows, fetch, multiply_panel};
 use super::{COLUMNS, LANES};
 use crate::aligned::Aligned;
-use crate::isa::{Cpu, Isa};
+use crate::isa::Cpu;
 
 /// `rows` rows of signed codes, `stride` apart.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ pub(crate) fn multiply_to_sums(
     out: &mut [i32],
     scratch: &mut SignedScratch,
 ) {
-    assert!(cpu.isa() == Isa::Avx512Vnni && start.len() >= b.padded() && out.len() == a.rows * b.n());
+    assert!(cpu.isa().has_avx512() && start.len() >= b.padded() && out.len() == a.rows * b.n());
     let (n, SignedScratch { bytes, tail }) = (b.n(), scratch);
     bytes.resize(a.rows * b.k().next_multiple_of(GROUP));
     let mut left = Left { signed: a, k: b.k(), bytes, ready: false };

@@ -134,7 +134,7 @@ impl PackedB {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Isa::AvxVnni | Isa::NeonDot => Packed::Fours(Panels::new(CodesOfFour::LANES, CodesOfFour::VECTORS)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => Packed::Quads(Matrix::default(), Vec::new()),
+            isa @ (Isa::Avx512Vnni | Isa::Amx) => Packed::Quads(Matrix::on(isa), Vec::new()),
             #[cfg(not(target_arch = "x86_64"))]
             isa => unreachable!("no processor of this architecture has {isa}"),
         };
@@ -326,6 +326,17 @@ mod tests {
                 gemm_i8(m, &padded, stride, &packed, &mut out, &mut scratch);
                 assert_eq!(out, want, "{isa}, {m} x {n} x {k}, transposed {transposed}");
             }
+        }
+    }
+
+    /// Shapes around the tiles of AMX: fewer rows than it takes, one more than a tile, a last tile that begins before the one before it ends, five
+    /// vectors in a panel, codes that fill no tile.
+    #[test]
+    fn shapes_around_tiles_equal_the_reference() {
+        for (m, n, k) in
+            [(9, 64, 192), (10, 16, 128), (17, 80, 130), (33, 65, 252), (65, 576, 192), (40, 33, 127), (72, 48, 321)]
+        {
+            check(m, n, k, 3, 8, 8, (m * n * k) as u64);
         }
     }
 

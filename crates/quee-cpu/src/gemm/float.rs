@@ -27,7 +27,7 @@ impl PackedF32 {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => Panels::new(Avx2Floats::LANES, Avx2Floats::VECTORS),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => Panels::new(Avx512Floats::LANES, Avx512Floats::VECTORS),
+            Isa::Avx512Vnni | Isa::Amx => Panels::new(Avx512Floats::LANES, Avx512Floats::VECTORS),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => Panels::new(NeonFloats::LANES, NeonFloats::VECTORS),
             _ => Panels::new(PortableTile::LANES, PortableTile::VECTORS),

@@ -33,12 +33,12 @@ impl FusedLinear {
     ) -> Option<Self> {
         let cpu = Cpu::new(isa);
         let fits = [weight.n, weight.k].iter().all(|features| *features > 0 && features.is_multiple_of(64));
-        if cpu.isa() != Isa::Avx512Vnni || !fits {
+        if !cpu.isa().has_avx512() || !fits {
             return None;
         }
         #[cfg(target_arch = "x86_64")]
         {
-            let plan = LinearPlan::new(weight.k, &weight.codes, &weight.scales, bias, input);
+            let plan = LinearPlan::new(isa, weight.k, &weight.codes, &weight.scales, bias, input);
             let encoder = plan.encoder(output)?;
             Some(Self { cpu, plan, encoder, gelu })
         }
@@ -81,7 +81,7 @@ mod tests {
             for with_gelu in [false, true] {
                 for isa in Isa::available() {
                     let layer = FusedLinear::new(isa, &weight, Some(&bias), with_gelu, &input, &output);
-                    assert_eq!(layer.is_some(), isa == Isa::Avx512Vnni);
+                    assert_eq!(layer.is_some(), isa.has_avx512());
                     let Some(layer) = layer else { continue };
                     let mut want = linear(m, &codes, &vec![input; m], &weight, Some(&bias));
                     if with_gelu {

@@ -60,7 +60,7 @@ register_tile! {
 
 register_tile! {
     /// The same in wide vectors; every sum has the same bits.
-    Avx512Floats in avx512_floats: features "avx512f", on Isa::Avx512Vnni, 4 of [1 2 3 4] vectors,
+    Avx512Floats in avx512_floats: features "avx512f", on Isa::Avx512Vnni | Isa::Amx, 4 of [1 2 3 4] vectors,
     vector __m512 = 16 x f32 => f32,
     load |at: *const f32| _mm512_loadu_ps(at),
     splat _mm512_set1_ps,
