@@ -1,4 +1,4 @@
-//! CPU executor: integer kernels for AVX-512 VNNI, AVX-VNNI, AVX2, NEON and any other processor.
+//! CPU executor: integer kernels for AMX, AVX-512 VNNI, AVX-VNNI, AVX2, NEON and any other processor.
 //!
 //! - [`CpuExecutor`]: runs a backbone's program; [`CpuEngine`]: packed weights that several executors share
 //! - [`Isa`]: instruction sets, detected at run time
