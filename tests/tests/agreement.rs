@@ -46,13 +46,14 @@ fn said(policy: &StoredPolicy, features: &Table) -> (FeatureSpec, TreeSaid) {
         widths: recipe.quant.widths.clone(),
         segments: recipe.paths.segments.len(),
         projection: recipe.features.projection,
-        token_dim: policy.backbone.feature_dim(),
+        token_dim: policy.heads.0[0].dim,
         projection_seed: recipe.data.split_seed,
     };
     let heads = &policy.heads;
     // Nobody asks gate 0; any classifier may stand for its probe.
     let probe = |_| &heads.0[0];
-    let said = Speakers { tree: &policy.tree, spec: &spec, heads: |_| heads, probe, keep: false }.listen(features);
+    let said = Speakers { tree: &policy.tree, spec: &spec, heads: |_| heads, probe, keep_probabilities: false }
+        .listen(features);
     (spec, said.unwrap())
 }
 

@@ -83,21 +83,46 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
     if merged["name"].as_str() == Some("") {
         merged.insert("name".into(), Value::String(name_of_folder(path)));
     }
-    let recipe: Recipe = typed(&file, merged)?;
-    recipe.check().map_err(|reason| RecipeError::Value { file, reason })?;
-    Ok(recipe)
+    checked(file, merged)
 }
 
-/// Reads the recipe that a run has left in its results. It says everything, so nothing is added to it but what its program did not know yet: such a
-/// setting takes the value that stands for how that program worked, whatever the base recipe says today.
+/// Reads the recipe that a run has left in its results, which says everything that its program knew. A setting of a later date takes the value that
+/// stands for how older programs worked, where there is one, and else that of the base recipe.
 ///
 /// # Errors
-/// When the file cannot be read, is not whole, or holds unknown keys or impossible values.
+/// When the file cannot be read or holds unknown keys or impossible values.
 pub fn load_whole(path: &Path) -> Result<Recipe, RecipeError> {
     let file = path.display().to_string();
-    let table = parse(&file, &read_text(path)?)?;
     let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    let table = parse(&file, &read_text(path)?)?;
     check_keys(&file, &table, &base, "", &base)?;
+    let mut whole = base.clone();
+    for key in all_keys(&base, "") {
+        let mut without = base.clone();
+        remove(&mut without, &key);
+        // The type itself has a value for it.
+        if typed::<Recipe>(&file, without).is_ok() {
+            remove(&mut whole, &key);
+        }
+    }
+    merge(&mut whole, table);
+    checked(file, whole)
+}
+
+/// Removes a key, written with its tables.
+fn remove(table: &mut Table, key: &str) {
+    match key.split_once('.') {
+        None => drop(table.remove(key)),
+        Some((first, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(first) {
+                remove(inner, rest);
+            }
+        }
+    }
+}
+
+/// The recipe that a table stands for, its values checked.
+fn checked(file: String, table: Table) -> Result<Recipe, RecipeError> {
     let recipe: Recipe = typed(&file, table)?;
     recipe.check().map_err(|reason| RecipeError::Value { file, reason })?;
     Ok(recipe)
@@ -178,9 +203,7 @@ pub fn changed(recipe: &Recipe, set: &Table, origin: &str) -> Result<Recipe, Rec
     check_keys(origin, set, &base, "", &base)?;
     let mut merged = Table::try_from(recipe).expect("a recipe is representable in TOML");
     merge(&mut merged, set.clone());
-    let recipe: Recipe = typed(origin, merged)?;
-    recipe.check().map_err(|reason| RecipeError::Value { file: origin.to_owned(), reason })?;
-    Ok(recipe)
+    checked(origin.to_owned(), merged)
 }
 
 /// The settings that a resolved table stands for; `file` is its name in messages.
@@ -444,8 +467,15 @@ mod tests {
         policy.remove("half_trust");
         let older = whole(&table).unwrap();
         assert_eq!((older.policy.continuations, older.policy.half_trust), (Continuations::Each, 0.0));
-        table.remove("seeds");
-        assert!(whole(&table).unwrap_err().to_string().contains("seeds"));
+        // An even older one, for whose ways there is no value.
+        let Value::Table(paths) = &mut table["paths"] else { panic!("a table") };
+        paths.remove("sample");
+        assert_eq!(whole(&table).unwrap(), older);
+        table.insert("sedes".into(), Value::Array(vec![]));
+        assert!(whole(&table).unwrap_err().to_string().contains("did you mean `seeds`?"));
+        table.remove("sedes");
+        table.insert("threads".into(), Value::Integer(-1));
+        assert!(whole(&table).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Exits at work: from features to class probabilities and answers.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use quee_backbone::Linear;
 use quee_heads::{ExitHead, FeatureSpec, softmax};
@@ -57,7 +59,12 @@ impl NodeAnswers {
         dim: usize,
         before: Option<&Self>,
     ) -> Self {
-        let mut all = Self::default();
+        let pictures = features.len() / dim.max(1);
+        let mut all = Self {
+            probabilities: Vec::with_capacity(if pictures > 0 { pictures * head(0).classes() } else { 0 }),
+            answers: Vec::with_capacity(pictures),
+            confidence: Vec::with_capacity(pictures),
+        };
         let mut logits = Vec::new();
         for (picture, token) in features.chunks_exact(dim).enumerate() {
             let head = head(picture);
@@ -82,22 +89,22 @@ impl NodeAnswers {
     #[must_use]
     pub fn of(&self, chosen: &[usize], classes: usize) -> Self {
         Self {
-            probabilities: rows_of(&self.probabilities, classes, Some(chosen)),
-            answers: rows_of(&self.answers, 1, Some(chosen)),
-            confidence: rows_of(&self.confidence, 1, Some(chosen)),
+            probabilities: rows_of(&self.probabilities, classes, Some(chosen)).into_owned(),
+            answers: rows_of(&self.answers, 1, Some(chosen)).into_owned(),
+            confidence: rows_of(&self.confidence, 1, Some(chosen)).into_owned(),
         }
     }
 }
 
-/// Rows `[picture][dim]` of the pictures `chosen`, where these are not all.
-pub fn rows_of<T: Copy>(rows: &[T], dim: usize, chosen: Option<&[usize]>) -> Vec<T> {
+/// Rows `[picture][dim]` of the pictures `chosen`, where these are not all. Of no rows, those of a node that says nothing, there are none.
+pub fn rows_of<'a, T: Copy>(rows: &'a [T], dim: usize, chosen: Option<&[usize]>) -> Cow<'a, [T]> {
     match chosen {
-        None => rows.to_vec(),
-        Some(_) if rows.is_empty() => Vec::new(),
+        None => Cow::Borrowed(rows),
+        Some(_) if rows.is_empty() => Cow::Borrowed(rows),
         Some(chosen) => {
             let mut taken = Vec::with_capacity(chosen.len() * dim);
             chosen.iter().for_each(|&picture| taken.extend_from_slice(&rows[picture * dim..(picture + 1) * dim]));
-            taken
+            Cow::Owned(taken)
         }
     }
 }

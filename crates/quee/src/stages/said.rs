@@ -1,7 +1,7 @@
 //! What the exits of a seed say along all paths, as far as anything later reads it.
 //!
 //! The tree is walked depth first. Class probabilities of an exit live while what is behind it is walked, since the next exits and gates look
-//! back at them; what stays is an answer, its probability and what the gate there sees, so that memory does not grow with the number of classes.
+//! back at them; what stays is an answer, its probability and what the gate there sees, so that what is kept does not grow with the number of classes.
 
 use anyhow::Result;
 use quee_heads::{ExitHead, FeatureSpec};
@@ -34,8 +34,8 @@ pub struct Speakers<'a, H, P> {
     pub heads: H,
     /// Probe behind the stem, of a picture.
     pub probe: P,
-    /// Whether class probabilities are kept.
-    pub keep: bool,
+    /// Whether class probabilities stay.
+    pub keep_probabilities: bool,
 }
 
 /// What is said at one node.
@@ -56,6 +56,9 @@ where
     ///
     /// # Errors
     /// When the file of the features cannot be read.
+    ///
+    /// # Panics
+    /// When exits have other classes than `spec`, or its projection is of fewer numbers than an exit or the probe reads.
     pub fn listen(&self, features: &Table) -> Result<TreeSaid> {
         let nodes = self.tree.nodes().len();
         let mut all: Vec<Said> = std::iter::repeat_with(Said::default).take(nodes).collect();
@@ -86,7 +89,7 @@ where
             let (said, gate_features) = self.at(node, before, &features.list(node)?);
             let mut all = self.below(node, Some(&said), features)?;
             let NodeAnswers { probabilities, answers, confidence } = said;
-            let probabilities = if self.keep { probabilities } else { Vec::new() };
+            let probabilities = if self.keep_probabilities { probabilities } else { Vec::new() };
             all.push((node, Said { answers, confidence, gate_features, probabilities }));
             Ok(all)
         };
@@ -139,9 +142,9 @@ impl TreeSaid {
     /// # Errors
     /// When there are no pictures or a probability is not finite.
     pub fn outcomes(&self, tree: &PathTree, chosen: Option<&[usize]>, labels: &[u16]) -> Result<Outcomes> {
-        let answers = self.answers.iter().flat_map(|of_node| rows_of(of_node, 1, chosen)).collect();
-        let confidence = self.confidence.iter().flat_map(|of_node| rows_of(of_node, 1, chosen)).collect();
-        Ok(Outcomes::new(tree, answers, confidence, rows_of(labels, 1, chosen))?)
+        let answers = self.answers.iter().flat_map(|of_node| rows_of(of_node, 1, chosen).into_owned()).collect();
+        let confidence = self.confidence.iter().flat_map(|of_node| rows_of(of_node, 1, chosen).into_owned()).collect();
+        Ok(Outcomes::new(tree, answers, confidence, rows_of(labels, 1, chosen).into_owned())?)
     }
 }
 
@@ -151,6 +154,7 @@ mod tests {
     use quee_quant::Width;
 
     use super::*;
+    use crate::stages::gates::{self, GateInput};
     use crate::stages::tables::Scratch;
 
     const PICTURES: usize = 3;
@@ -167,47 +171,77 @@ mod tests {
         let widths = vec![Width::new(4, 4).unwrap(), Width::new(8, 8).unwrap()];
         let spec =
             FeatureSpec { classes: CLASSES, widths, segments: 3, projection: 2, token_dim: DIM, projection_seed: 1 };
-        let head = |seed| ExitHead::linear(DIM, numbers(CLASSES * DIM, seed), numbers(CLASSES, seed + 1));
-        // Exits of two folds: the second picture has its own.
-        let exits = [ExitHeads(vec![head(1), head(2), head(3)]), ExitHeads(vec![head(4), head(5), head(6)])];
-        let probe = ExitHead::linear(2, numbers(CLASSES * 2, 7), numbers(CLASSES, 8));
+        let linear = |dim, seed| ExitHead::linear(dim, numbers(CLASSES * dim, seed), numbers(CLASSES, seed + 1));
+        // The second exit is one of a cascade, which reads what the first one said.
+        let cascade = |seed| ExitHead { dim: DIM, ..linear(DIM + CLASSES, seed) };
+        // Exits and probes of two folds: the second picture has its own.
+        let exits = [1, 4].map(|at| ExitHeads(vec![linear(DIM, at), cascade(at + 1), linear(DIM, at + 2)]));
+        let probes = [linear(2, 7), linear(2, 8)];
+        let fold = |picture: usize| usize::from(picture == 1);
         let dims: Vec<usize> = tree.nodes().map(|node| if node == ROOT { 2 } else { DIM }).collect();
         let lists: Vec<Vec<f32>> = dims.iter().enumerate().map(|(i, dim)| numbers(PICTURES * dim, 20 + i)).collect();
         let writer = Scratch::default().table(&dims, PICTURES);
         writer.put(0, PICTURES, &lists).unwrap();
         let table = writer.finish().unwrap();
 
-        let heads = |picture: usize| &exits[usize::from(picture == 1)];
-        let speakers = Speakers { tree: &tree, spec: &spec, heads, probe: |_| &probe, keep: true };
+        let (heads, probe) = (|picture| &exits[fold(picture)], |picture| &probes[fold(picture)]);
+        let speakers = Speakers { tree: &tree, spec: &spec, heads, probe, keep_probabilities: true };
         let said = speakers.listen(&table).unwrap();
-        let probabilities = |node: usize, picture: usize| {
-            let (depth, token) = (tree.node(node).depth, &lists[node][picture * DIM..(picture + 1) * DIM]);
-            NodeAnswers::compute(&heads(picture).0[depth - 1], token).probabilities
-        };
-        for node in tree.paths() {
-            let depth = tree.node(node).depth;
-            let before = tree.node(node).parent.filter(|&parent| parent != ROOT);
-            for picture in 0..PICTURES {
-                let own = probabilities(node, picture);
-                assert_eq!(said.probabilities[node][picture * CLASSES..(picture + 1) * CLASSES], own);
-                assert_eq!(said.confidence[node][picture], own[usize::from(said.answers[node][picture])]);
+        for picture in 0..PICTURES {
+            // What is said at a node, one picture alone.
+            let mut alone: Vec<NodeAnswers> = vec![NodeAnswers::default()];
+            for node in tree.nodes() {
+                let (depth, dim) = (tree.node(node).depth, dims[node]);
+                let token = &lists[node][picture * dim..(picture + 1) * dim];
+                let before = tree.node(node).parent.filter(|&parent| parent != ROOT).map(|parent| &alone[parent]);
+                let own = match depth {
+                    0 => NodeAnswers::compute(probe(picture), token),
+                    _ => NodeAnswers::compute_after(&heads(picture).0[depth - 1], token, before),
+                };
                 let mut row = Vec::new();
                 if depth < 3 {
-                    let previous = before.map(|parent| probabilities(parent, picture));
-                    let token = &lists[node][picture * DIM..(picture + 1) * DIM];
-                    spec.write(depth, &own, previous.as_deref(), &tree.widths_of(node), token, &mut row);
+                    let previous = before.map(|before| before.probabilities.as_slice());
+                    let mut padded = token.to_vec();
+                    padded.resize(DIM, 0.0);
+                    spec.write(depth, &own.probabilities, previous, &tree.widths_of(node), &padded, &mut row);
                 }
-                let seen = &said.gate_features[node][picture * row.len()..];
-                assert_eq!(seen[..row.len()], row, "node {node}, picture {picture}");
+                let features = &said.gate_features[node];
+                assert_eq!(features.len(), PICTURES * row.len());
+                assert_eq!(features[picture * row.len()..(picture + 1) * row.len()], row, "{node}, picture {picture}");
+                if node != ROOT {
+                    assert_eq!(said.probabilities[node][picture * CLASSES..][..CLASSES], own.probabilities);
+                    assert_eq!(
+                        (said.answers[node][picture], said.confidence[node][picture]),
+                        (own.answers[0], own.confidence[0])
+                    );
+                    alone.push(own);
+                }
             }
-            assert_eq!(said.gate_features[node].is_empty(), depth == 3);
         }
-        assert_eq!(said.gate_features[ROOT].len(), PICTURES * spec.dim(0));
 
-        let forgetful = Speakers { keep: false, ..speakers }.listen(&table).unwrap();
+        let forgetful = Speakers { keep_probabilities: false, ..speakers }.listen(&table).unwrap();
         assert!(forgetful.probabilities.iter().all(Vec::is_empty));
-        assert_eq!((forgetful.answers, forgetful.gate_features), (said.answers.clone(), said.gate_features.clone()));
+        let rest = |said: &TreeSaid| (said.answers.clone(), said.confidence.clone(), said.gate_features.clone());
+        assert_eq!(rest(&forgetful), rest(&said));
+
         let some = said.outcomes(&tree, Some(&[2, 0]), &[0, 1, 2]).unwrap();
         assert_eq!((some.samples(), some.labels()), (2, &[2, 0][..]));
+        for node in tree.paths() {
+            assert_eq!(some.correct(node, 0), said.answers[node][2] == 2);
+            assert_eq!(some.correct(node, 1), said.answers[node][0] == 0);
+        }
+        // A choice of a choice: of the pictures 2 and 0, the second.
+        let whole = GateInput { said: &said, labels: &[0, 1, 2], pictures: None };
+        let two = whole.choose(&[2, 0]);
+        let one = two.input().choose(&[1]);
+        let rows = gates::rows(&tree, &spec, 1, one.input());
+        assert_eq!((one.input().samples(), rows.dim), (1, spec.dim(1)));
+        for (node, row) in tree.level(1).zip(rows.features.chunks_exact(rows.dim)) {
+            assert_eq!(row, &said.gate_features[node][..rows.dim]);
+        }
+        for (node, wrong) in tree.level(1).zip(&rows.wrong) {
+            let ends = tree.continuations(node).iter().map(|way| u8::from(said.answers[way.end][0] != 0));
+            assert_eq!(*wrong, ends.collect::<Vec<_>>());
+        }
     }
 }

@@ -59,12 +59,13 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
     };
     let spec = feature_spec(recipe, prepared);
     let (heads, probe) = (&exits.heads, &exits.probe);
-    let listen =
-        |features, keep| Speakers { tree, spec: &spec, heads: |_| heads, probe: |_| probe, keep }.listen(features);
+    let listen = |features, keep_probabilities| {
+        Speakers { tree, spec: &spec, heads: |_| heads, probe: |_| probe, keep_probabilities }.listen(features)
+    };
     // Prediction sets are made of class probabilities.
     let sets = recipe.policy.sets > 0.0;
     let (for_fit, probe_for_fit) = (|picture| exits.for_fit(picture), |picture| exits.probe_for_fit(picture));
-    let on_fit = Speakers { tree, spec: &spec, heads: for_fit, probe: probe_for_fit, keep: false };
+    let on_fit = Speakers { tree, spec: &spec, heads: for_fit, probe: probe_for_fit, keep_probabilities: false };
     let said = PerSplit {
         fit: on_fit.listen(&runs.tree.fit)?,
         cal_a: listen(&runs.tree.cal_a, false)?,
@@ -249,13 +250,13 @@ fn from_stem(
 ) -> Result<PerSplit<PredictionTable>> {
     let places = tree.places(ROOT);
     // Nobody can answer at gate 0: the first place is never read.
-    let said = |gate: &Gate, input: GateInput| -> Result<Vec<f32>> {
+    let said = |gate: &Gate, input: GateInput| -> Vec<f32> {
         let rows = gates::rows(tree, spec, 0, input);
         let said = gates::predict(tree, &gate.predictor, &rows, input.samples()).swap_remove(0);
-        Ok(said.chunks_exact(places - 1).flat_map(|row| std::iter::once(1.0).chain(row.iter().copied())).collect())
+        said.chunks_exact(places - 1).flat_map(|row| std::iter::once(1.0).chain(row.iter().copied())).collect()
     };
     let whole = |input: &GateInput, predicted: &PredictionTable| -> Result<PredictionTable> {
-        Ok(predicted.clone().with_root(tree, said(&zero.whole[0], *input)?)?)
+        Ok(predicted.clone().with_root(tree, said(&zero.whole[0], *input))?)
     };
     let fit = match folds {
         None => whole(&inputs.fit, &predicted.fit)?,
@@ -264,7 +265,7 @@ fn from_stem(
             for (fold, gate) in zero.without.iter().enumerate() {
                 let members = folds.members(fold);
                 let part = inputs.fit.choose(&members);
-                for (said, &member) in said(&gate[0], part.input())?.chunks_exact(places).zip(&members) {
+                for (said, &member) in said(&gate[0], part.input()).chunks_exact(places).zip(&members) {
                     root[member * places..(member + 1) * places].copy_from_slice(said);
                 }
             }

@@ -23,7 +23,7 @@ pub struct GateRows {
 pub struct GateInput<'a> {
     /// What is said of all pictures of the split.
     pub said: &'a TreeSaid,
-    /// Their true classes.
+    /// The true classes of all pictures of the split.
     pub labels: &'a [u16],
     /// Places of the pictures that count, where these are not all.
     pub pictures: Option<&'a [usize]>,
@@ -38,20 +38,20 @@ impl<'a> GateInput<'a> {
     /// Of the pictures that count, those at places `chosen`.
     pub fn choose(self, chosen: &[usize]) -> Chosen<'a> {
         let place = |&at: &usize| self.pictures.map_or(at, |pictures| pictures[at]);
-        Chosen { whole: self, pictures: chosen.iter().map(place).collect() }
+        Chosen { of: self, pictures: chosen.iter().map(place).collect() }
     }
 }
 
 /// Some pictures of a split.
 pub struct Chosen<'a> {
-    whole: GateInput<'a>,
+    of: GateInput<'a>,
     pictures: Vec<usize>,
 }
 
 impl Chosen<'_> {
     /// What gates see of them.
     pub fn input(&self) -> GateInput<'_> {
-        GateInput { pictures: Some(&self.pictures), ..self.whole }
+        GateInput { pictures: Some(&self.pictures), ..self.of }
     }
 }
 
@@ -59,14 +59,16 @@ impl Chosen<'_> {
 pub fn rows(tree: &PathTree, spec: &FeatureSpec, gate: usize, input: GateInput) -> GateRows {
     let GateInput { said, labels, pictures } = input;
     let dim = spec.dim(gate);
-    let features = tree.level(gate).flat_map(|node| rows_of(&said.gate_features[node], dim, pictures)).collect();
+    let mut features = Vec::new();
+    tree.level(gate).for_each(|node| features.extend_from_slice(&rows_of(&said.gate_features[node], dim, pictures)));
     let labels = rows_of(labels, 1, pictures);
     let outcomes = |node: usize| {
-        let answers = tree.continuations(node).iter().map(|way| rows_of(&said.answers[way.end], 1, pictures));
-        let wrong = |answers: Vec<u16>| -> Vec<u8> {
-            answers.iter().zip(&labels).map(|(answer, label)| u8::from(answer != label)).collect()
-        };
-        answers.flat_map(wrong).collect()
+        let mut wrong = Vec::with_capacity(tree.places(node) * labels.len());
+        for way in tree.continuations(node) {
+            let answers = rows_of(&said.answers[way.end], 1, pictures);
+            wrong.extend(answers.iter().zip(labels.iter()).map(|(answer, label)| u8::from(answer != label)));
+        }
+        wrong
     };
     GateRows { features, dim, wrong: tree.level(gate).map(outcomes).collect() }
 }
