@@ -170,6 +170,24 @@ fn one_seed_gives_one_curve_whatever_the_threads() {
     assert!(first.0 == two.0 && first.1 == two.1, "one thread and two threads");
 }
 
+/// A program before pooled predictions and exits that see the mean token wrote no such keys.
+#[test]
+fn a_run_of_an_older_program_is_repeated_as_it_was() {
+    let out = tempfile::tempdir().unwrap();
+    let later = ["exits.tokens=class", "policy.continuations=each", "policy.half_trust=0.0", "timing.measure=false"];
+    let folder = run(out.path(), &later.map(|set| ["--set", set]).concat());
+    let mut recipe: toml::Table = read(&folder, "recipe.toml").parse().unwrap();
+    for (table, key) in [("exits", "tokens"), ("policy", "continuations"), ("policy", "half_trust")] {
+        assert!(recipe[table].as_table_mut().unwrap().remove(key).is_some(), "{table}.{key}");
+    }
+    std::fs::write(folder.join("recipe.toml"), recipe.to_string()).unwrap();
+    let again = out.path().join("again");
+    let output = quee(&["repeat", folder.to_str().unwrap(), "--out", again.to_str().unwrap()]);
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success() && said.contains("the same"), "{said}{}", stderr(&output));
+    assert!(!said.contains("differs"), "{said}");
+}
+
 #[test]
 fn a_recipe_shown_is_a_recipe() {
     let shown = quee(&["recipe", "show", DIGITS]);
