@@ -248,52 +248,19 @@ unsafe fn products<const V: usize>(
     rest: usize,
     to: *mut i32,
 ) {
+    macro_rules! store {
+        ($($sums:tt),+) => { tile!(a, stride, b, V, steps, rest, to, $($sums),+) };
+    }
     // SAFETY: as the caller promises; the labels are local, and no other register is written.
     unsafe {
         match V {
-            1 => tile!(a, stride, b, V, steps, rest, to, ["tmm0", "0", "0"]),
-            2 => tile!(a, stride, b, V, steps, rest, to, ["tmm0", "0", "0"], ["tmm1", "64", "1024"]),
-            3 => tile!(
-                a,
-                stride,
-                b,
-                V,
-                steps,
-                rest,
-                to,
-                ["tmm0", "0", "0"],
-                ["tmm1", "64", "1024"],
-                ["tmm2", "128", "2048"]
-            ),
-            4 => tile!(
-                a,
-                stride,
-                b,
-                V,
-                steps,
-                rest,
-                to,
-                ["tmm0", "0", "0"],
-                ["tmm1", "64", "1024"],
-                ["tmm2", "128", "2048"],
-                ["tmm3", "192", "3072"]
-            ),
-            _ => {
-                tile!(
-                    a,
-                    stride,
-                    b,
-                    V,
-                    steps,
-                    rest,
-                    to,
-                    ["tmm0", "0", "0"],
-                    ["tmm1", "64", "1024"],
-                    ["tmm2", "128", "2048"],
-                    ["tmm3", "192", "3072"]
-                );
-                tile!(a, stride, b, V, steps, rest, to, ["tmm0", "256", "4096"]);
-            }
+            1 => store!(["tmm0", "0", "0"]),
+            2 => store!(["tmm0", "0", "0"], ["tmm1", "64", "1024"]),
+            3 => store!(["tmm0", "0", "0"], ["tmm1", "64", "1024"], ["tmm2", "128", "2048"]),
+            _ => store!(["tmm0", "0", "0"], ["tmm1", "64", "1024"], ["tmm2", "128", "2048"], ["tmm3", "192", "3072"]),
+        }
+        if V > 4 {
+            store!(["tmm0", "256", "4096"]);
         }
     }
 }
