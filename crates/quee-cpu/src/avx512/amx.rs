@@ -105,26 +105,21 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
-    /// For products of `rows` rows of `groups` groups, where that is faster.
+    /// For products of `rows` rows of `groups` groups, where AMX is `wanted` and faster.
     ///
     /// # Panics
-    /// When AMX is not [ready](is_ready).
-    pub fn where_faster(rows: usize, groups: usize) -> Option<Self> {
-        (rows >= FEWEST.0 && groups >= FEWEST.1).then(|| Self::new(rows, groups))
-    }
-
-    /// For products of `rows` rows of `groups` groups.
-    ///
-    /// # Panics
-    /// When AMX is not [ready](is_ready).
-    pub fn new(rows: usize, groups: usize) -> Self {
+    /// When it is wanted and not [ready](is_ready).
+    pub fn where_faster(wanted: bool, rows: usize, groups: usize) -> Option<Self> {
+        if !wanted || rows < FEWEST.0 || groups < FEWEST.1 {
+            return None;
+        }
         assert!(is_ready());
         // Tiles of about the same size.
-        let rows = rows.div_ceil(rows.div_ceil(TILE).max(1)).max(1);
+        let rows = rows.div_ceil(rows.div_ceil(TILE));
         let shapes = Shapes::of(rows, groups % TILE);
         // SAFETY: the shapes are of palette 1, none beyond 16 rows of 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
-        Self { rows }
+        Some(Self { rows })
     }
 }
 

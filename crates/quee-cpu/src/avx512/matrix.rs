@@ -244,7 +244,7 @@ pub(crate) trait Epilogue {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(crate) fn multiply<E: Epilogue>(a: Rows, b: &Matrix, start: &[i32], epilogue: &mut E) {
     assert!(start.len() >= b.padded());
-    let tiles = if b.tiles { Tiles::where_faster(a.rows, b.groups()) } else { None };
+    let tiles = Tiles::where_faster(b.tiles, a.rows, b.groups());
     for panel in b.panels() {
         panel_by(tiles.as_ref(), a, b.groups(), &panel, start, epilogue);
     }
@@ -267,7 +267,7 @@ pub(crate) fn fetch<T>(memory: &[T], stride: usize, rows: std::ops::Range<usize>
 /// [`multiply`] with the columns of one panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(crate) fn multiply_panel<E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
-    let tiles = if panel.tiles { Tiles::where_faster(a.rows, groups) } else { None };
+    let tiles = Tiles::where_faster(panel.tiles, a.rows, groups);
     panel_by(tiles.as_ref(), a, groups, panel, start, epilogue);
 }
 
@@ -280,22 +280,27 @@ fn panel_by<E: Epilogue>(
     start: &[i32],
     epilogue: &mut E,
 ) {
-    match (panel.vectors, tiles) {
-        (1, None) => panel_tiles::<1, E>(a, groups, panel, start, epilogue),
-        (2, None) => panel_tiles::<2, E>(a, groups, panel, start, epilogue),
-        (3, None) => panel_tiles::<3, E>(a, groups, panel, start, epilogue),
-        (4, None) => panel_tiles::<4, E>(a, groups, panel, start, epilogue),
-        (_, None) => panel_tiles::<5, E>(a, groups, panel, start, epilogue),
-        (1, Some(tiles)) => amx::panel_tiles::<1, E>(tiles, a, groups, panel, start, epilogue),
-        (2, Some(tiles)) => amx::panel_tiles::<2, E>(tiles, a, groups, panel, start, epilogue),
-        (3, Some(tiles)) => amx::panel_tiles::<3, E>(tiles, a, groups, panel, start, epilogue),
-        (4, Some(tiles)) => amx::panel_tiles::<4, E>(tiles, a, groups, panel, start, epilogue),
-        (_, Some(tiles)) => amx::panel_tiles::<5, E>(tiles, a, groups, panel, start, epilogue),
+    match panel.vectors {
+        1 => panel_tiles::<1, E>(tiles, a, groups, panel, start, epilogue),
+        2 => panel_tiles::<2, E>(tiles, a, groups, panel, start, epilogue),
+        3 => panel_tiles::<3, E>(tiles, a, groups, panel, start, epilogue),
+        4 => panel_tiles::<4, E>(tiles, a, groups, panel, start, epilogue),
+        _ => panel_tiles::<5, E>(tiles, a, groups, panel, start, epilogue),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn panel_tiles<const V: usize, E: Epilogue>(a: Rows, groups: usize, panel: &Panel, start: &[i32], epilogue: &mut E) {
+fn panel_tiles<const V: usize, E: Epilogue>(
+    tiles: Option<&Tiles>,
+    a: Rows,
+    groups: usize,
+    panel: &Panel,
+    start: &[i32],
+    epilogue: &mut E,
+) {
+    if let Some(tiles) = tiles {
+        return amx::panel_tiles::<V, E>(tiles, a, groups, panel, start, epilogue);
+    }
     let start = &start[panel.column..panel.column + V * LANES];
     assert!(panel.lines.len() == groups * V);
     let (lines, column) = (panel.lines.as_ptr(), panel.column);
@@ -307,11 +312,11 @@ fn panel_tiles<const V: usize, E: Epilogue>(a: Rows, groups: usize, panel: &Pane
         let rows = if left > most && left < 2 * most { left.div_ceil(2) } else { left.min(most) };
         if column == 0 {
             // Rows are read for the first time: those of the next tile are fetched meanwhile.
-            fetch(a.bytes, a.stride, row + rows..a.rows.min(row + 2 * rows), groups * GROUP);
+            a.fetch(row + rows..a.rows.min(row + 2 * rows), groups * GROUP);
         }
         // SAFETY: `Rows` holds the bytes of `rows` rows from `row` on with whole groups; `lines` are groups · V; `start` is V vectors.
         unsafe {
-            let (bytes, number) = (a.bytes.as_ptr().add(row * a.stride), a.first + row);
+            let (bytes, number) = (a.row(row), a.number(row));
             match rows {
                 1 => tile::<1, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),
                 2 => tile::<2, V, E>(bytes, a.stride, groups, lines, start.as_ptr(), number, column, epilogue),

@@ -76,7 +76,7 @@ pub enum RecipeError {
 /// When a file cannot be read or holds unknown keys or impossible values.
 pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recipe, RecipeError> {
     let file = path.display().to_string();
-    let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    let base = base_table();
     let mut layers = layers(path)?;
     layers.iter_mut().for_each(|(_, layer)| drop(layer.remove(SWEEP)));
     let mut merged = merged(path, layers, profile, sets, &base)?;
@@ -93,7 +93,7 @@ pub fn load(path: &Path, profile: Option<&str>, sets: &[String]) -> Result<Recip
 /// When the file cannot be read or holds unknown keys or impossible values.
 pub fn load_whole(path: &Path) -> Result<Recipe, RecipeError> {
     let file = path.display().to_string();
-    let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    let base = base_table();
     let table = parse(&file, &read_text(path)?)?;
     check_keys(&file, &table, &base, "", &base)?;
     let mut whole = base.clone();
@@ -107,6 +107,10 @@ pub fn load_whole(path: &Path) -> Result<Recipe, RecipeError> {
     }
     merge(&mut whole, table);
     checked(file, whole)
+}
+
+fn base_table() -> Table {
+    BASE.parse().expect("the embedded base recipe is valid TOML")
 }
 
 /// Removes a key, written with its tables.
@@ -199,7 +203,7 @@ fn merged(
 /// # Errors
 /// When a key does not exist or a value is impossible.
 pub fn changed(recipe: &Recipe, set: &Table, origin: &str) -> Result<Recipe, RecipeError> {
-    let base: Table = BASE.parse().expect("the embedded base recipe is valid TOML");
+    let base = base_table();
     check_keys(origin, set, &base, "", &base)?;
     let mut merged = Table::try_from(recipe).expect("a recipe is representable in TOML");
     merge(&mut merged, set.clone());

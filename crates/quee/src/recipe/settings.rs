@@ -526,6 +526,13 @@ pub struct Policy {
     pub set_score: quee_policy::conformal::Score,
 }
 
+impl Policy {
+    /// Whether prediction sets are made.
+    pub fn makes_sets(&self) -> bool {
+        self.sets > 0.0
+    }
+}
+
 /// Measured times.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -73,10 +73,7 @@ pub fn guarantees(
             validate(&population(method, float_right)?, &plan)?
         }
     };
-    let sets = match policy.sets {
-        0.0 => None,
-        alpha => Some(sets(shared, trained, result, method, alpha, seed)?),
-    };
+    let sets = policy.makes_sets().then(|| sets(shared, trained, result, method, policy.sets, seed)).transpose()?;
     Ok(Guarantees { risk, sets })
 }
 

@@ -39,7 +39,6 @@ pub struct Speakers<'a, H, P> {
 }
 
 /// What is said at one node.
-#[derive(Default)]
 struct Said {
     answers: Vec<u16>,
     confidence: Vec<f32>,
@@ -60,18 +59,19 @@ where
     /// # Panics
     /// When exits have other classes than `spec`, or its projection is of fewer numbers than an exit or the probe reads.
     pub fn listen(&self, features: &Table) -> Result<TreeSaid> {
-        let nodes = self.tree.nodes().len();
-        let mut all: Vec<Said> = std::iter::repeat_with(Said::default).take(nodes).collect();
-        all[ROOT].gate_features = self.at_root(&features.list(ROOT)?);
-        for (node, said) in self.below(ROOT, None, features)? {
-            all[node] = said;
-        }
-        let mut tree = TreeSaid { answers: vec![], confidence: vec![], gate_features: vec![], probabilities: vec![] };
-        for said in all {
-            tree.answers.push(said.answers);
-            tree.confidence.push(said.confidence);
-            tree.gate_features.push(said.gate_features);
-            tree.probabilities.push(said.probabilities);
+        let nodes = self.tree.node_count();
+        let mut tree = TreeSaid {
+            answers: vec![Vec::new(); nodes],
+            confidence: vec![Vec::new(); nodes],
+            gate_features: vec![Vec::new(); nodes],
+            probabilities: vec![Vec::new(); nodes],
+        };
+        tree.gate_features[ROOT] = self.at_root(&features.list(ROOT)?);
+        for (node, Said { answers, confidence, gate_features, probabilities }) in self.below(ROOT, None, features)? {
+            tree.answers[node] = answers;
+            tree.confidence[node] = confidence;
+            tree.gate_features[node] = gate_features;
+            tree.probabilities[node] = probabilities;
         }
         Ok(tree)
     }

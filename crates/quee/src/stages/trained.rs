@@ -63,7 +63,7 @@ pub fn train(shared: Shared, seed: u64) -> Result<(Trained, Predictions)> {
         Speakers { tree, spec: &spec, heads: |_| heads, probe: |_| probe, keep_probabilities }.listen(features)
     };
     // Prediction sets are made of class probabilities.
-    let sets = recipe.policy.sets > 0.0;
+    let sets = recipe.policy.makes_sets();
     let (for_fit, probe_for_fit) = (|picture| exits.for_fit(picture), |picture| exits.probe_for_fit(picture));
     let on_fit = Speakers { tree, spec: &spec, heads: for_fit, probe: probe_for_fit, keep_probabilities: false };
     let said = PerSplit {
